@@ -109,7 +109,7 @@ pub(crate) fn prepare(state: &State, run: &Run) -> Result<Prepared> {
 
 /// As BuildKit writes it: the arguments that the command had, and the command.
 pub(crate) fn history_line(state: &State, args: &[String]) -> String {
-    let given: Vec<String> = state.scope.args().map(|(name, value)| format!("{name}={value}")).collect();
+    let given: Vec<String> = state.scope.declared().map(|(name, value)| format!("{name}={value}")).collect();
     let mut words = Vec::new();
     if !given.is_empty() {
         words.push(format!("|{}", given.len()));

@@ -128,7 +128,7 @@ impl BuildKit {
 
     async fn read_dir(&self, job: &Job, request: ReadDirRequest) -> Result<ReadDirResponse, Status> {
         if !request.include_pattern.is_empty() {
-            return Err(Status::unimplemented("patterns for directories are not supported"));
+            return Err(Status::unsupported("patterns for directories are not supported"));
         }
         self.files(job, &request.reference.clone(), move |root| {
             let dir = root.open_dir(&request.path).map_err(|e| unreadable(&e))?;

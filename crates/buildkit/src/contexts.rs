@@ -94,7 +94,7 @@ impl BuildKit {
         let local = asked.key("contextkey", "context").to_owned();
         let is_remote = !text(asked.options, "context").is_empty() || asked.inputs.contains_key(&local);
         if is_remote && text(asked.options, "dockerfilekey").is_empty() {
-            return Err(Status::unimplemented("--call and --check need a context that is a directory of the client's"));
+            return Err(Status::unsupported("--call and --check need a context that is a directory of the client's"));
         }
         let mut found = self.local_dockerfile(asked).await?;
         if found.ignore.is_none() && !is_remote {
@@ -150,7 +150,7 @@ impl BuildKit {
             }
             Source::Local(name) => self.local(asked, &name, &mut directories).await?,
             Source::Built(_) | Source::Image(_) => {
-                return Err(Status::unimplemented("an image cannot be a build's context: use FROM or a named context"));
+                return Err(Status::unsupported("an image cannot be a build's context: use FROM or a named context"));
             }
         };
         for (name, value) in below(asked.options, "context:") {

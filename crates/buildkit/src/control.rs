@@ -166,7 +166,7 @@ impl BuildKit {
 /// Refuses what is not done before anything is built.
 fn check(job: &Job) -> Result<(), Status> {
     if job.request.source_policy.is_some() {
-        return Err(Status::unimplemented("source policies are not supported: nothing was built"));
+        return Err(Status::unsupported("source policies are not supported: nothing was built"));
     }
     export::check(&job.exporters)?;
     match &job.request.cache {

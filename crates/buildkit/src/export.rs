@@ -51,7 +51,7 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
                     let usual = matches!((refused, attribute_of(refused)), ("unpack" | "store", "true" | "1"));
                     if exporter.attrs.contains_key(refused) && !usual && attribute_of(refused) != "false" {
                         let message = format!("the option {refused} of the exporter image is not supported");
-                        return Err(Status::unimplemented(message));
+                        return Err(Status::unsupported(message));
                     }
                 }
                 if is("push") && names(exporter).next().is_none() {
@@ -70,7 +70,7 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
             other => {
                 let message =
                     format!("the exporter {other:?} is not supported: there are image, local, tar, docker and oci");
-                return Err(Status::unimplemented(message));
+                return Err(Status::unsupported(message));
             }
         }
     }
@@ -121,7 +121,7 @@ fn form(exporter: &Exporter) -> Result<Option<Form>, Status> {
         "" => Ok(None),
         "gzip" => Ok(force.then_some(Form::Gzip)),
         "zstd" => Ok(Some(Form::Zstd)),
-        other => Err(Status::unimplemented(format!(
+        other => Err(Status::unsupported(format!(
             "compression={other} of the exporter image is not supported: there are gzip and zstd"
         ))),
     }
@@ -355,7 +355,7 @@ async fn trees(images: Images, exporter: &Exporter, results: &Results) -> Result
     let prefix = attribute(exporter, "attestation-prefix").to_owned();
     let split = split(exporter);
     if split == Some(false) && results.len() > 1 {
-        return Err(Status::unimplemented(
+        return Err(Status::unsupported(
             "platform-split=false of several platforms is not supported: build them one after another",
         ));
     }

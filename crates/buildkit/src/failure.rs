@@ -67,7 +67,7 @@ pub(crate) fn broken(failure: &LintFailure, file: &str, text: &str) -> Status {
 
 /// A call of a build that is not known.
 pub(crate) fn unsupported_call(name: &str) -> Status {
-    let status = Status::unimplemented(format!("unsupported request {name}"));
+    let status = Status::unsupported(format!("unsupported request {name}"));
     status.with(Any { type_url: SUBREQUEST.into(), value: json!({ "name": name }).to_string().into_bytes() })
 }
 

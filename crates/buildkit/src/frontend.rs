@@ -167,10 +167,10 @@ fn check_frontend(name: &str, options: &Options) -> Result<(), Status> {
         "dockerfile.v0" => Ok(()),
         // An image that is one: that of Dockerfiles is built in.
         "gateway.v0" if is_own_frontend(text(options, "source")) => Ok(()),
-        "gateway.v0" => Err(Status::unimplemented(format!(
+        "gateway.v0" => Err(Status::unsupported(format!(
             "unknown frontend {:?}: there is docker/dockerfile alone",
             text(options, "source")
         ))),
-        other => Err(Status::unimplemented(format!("unknown frontend {other:?}: there is dockerfile.v0 alone"))),
+        other => Err(Status::unsupported(format!("unknown frontend {other:?}: there is dockerfile.v0 alone"))),
     }
 }

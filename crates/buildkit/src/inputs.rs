@@ -47,7 +47,7 @@ pub(crate) fn built(image: &Digest) -> Definition {
 /// For a graph that is more than that.
 pub(crate) fn source(definition: &Definition) -> Result<Source, Status> {
     let more = || {
-        Status::unimplemented(
+        Status::unsupported(
             "this engine builds Dockerfiles and runs no LLB: of a build's inputs it takes images, repositories, files of \
              the web and directories",
         )
@@ -81,7 +81,7 @@ pub(crate) fn source(definition: &Definition) -> Result<Source, Status> {
 /// Always: there is nothing that could be built of a source alone.
 pub(crate) fn refuse(definition: Option<&Definition>) -> Result<PbResult, Status> {
     source(definition.unwrap_or(&Definition::default()))?;
-    Err(Status::unimplemented("this engine builds Dockerfiles and runs no LLB"))
+    Err(Status::unsupported("this engine builds Dockerfiles and runs no LLB"))
 }
 
 /// Finds or pulls an image, as a build would.

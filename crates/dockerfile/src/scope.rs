@@ -279,6 +279,11 @@ impl Scope {
         self.args.iter().filter_map(|argument| Some((argument.name.as_str(), self.value(&argument.name)?)))
     }
 
+    /// All declared arguments, as BuildKit's history has them: those without a value are empty.
+    pub fn declared(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.args.iter().map(|argument| (argument.name.as_str(), self.value(&argument.name).unwrap_or_default()))
+    }
+
     /// Predefined arguments that the user gave and that are no variable of the stage, in both spellings that programs
     /// look for.
     pub fn predefined(&self) -> impl Iterator<Item = (&str, &str)> {

@@ -58,8 +58,11 @@ pub fn checkout(repository: &Repository, dir: &Path, options: &Options<'_>) -> R
     let head = fetch(&git, wanted).map_err(about)?;
     git(&["checkout", "--quiet", "--force", "--detach", &head]).map_err(about)?;
     let commit = git(&["rev-parse", "--verify", "HEAD"]).map_err(about)?.trim().to_owned();
+    // Of an annotated tag either name is one that `git ls-remote` shows.
+    let is_tag = |sum: &str| git(&["rev-parse", "--verify", "FETCH_HEAD"]).is_ok_and(|tag| tag.starts_with(sum));
     if let Some(sum) = &repository.checksum
         && !commit.starts_with(sum.as_str())
+        && !(head.starts_with("FETCH_HEAD") && is_tag(sum))
     {
         let reason = format!("expected checksum to match {sum}, got {commit}");
         return Err(GitError::Failed(format!("cannot get {}: {reason}", options.name)));

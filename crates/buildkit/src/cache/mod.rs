@@ -56,7 +56,7 @@ fn flag(option: &CacheOption, name: &str, usual: bool) -> Result<bool, Status> {
 
 /// What is said of a kind of caches that there is not.
 fn unknown(kind: &str) -> Status {
-    Status::unimplemented(format!(
+    Status::unsupported(format!(
         "caches of type {kind:?} are not supported: there are type=registry, type=local and type=inline"
     ))
 }
@@ -89,11 +89,11 @@ fn export(option: &CacheOption) -> Result<Export, Status> {
         other => {
             let message =
                 format!("caches with compression={other} are not supported: there are gzip, zstd and uncompressed");
-            return Err(Status::unimplemented(message));
+            return Err(Status::unsupported(message));
         }
     };
     if !flag(option, "oci-mediatypes", true)? {
-        return Err(Status::unimplemented("oci-mediatypes=false is not supported: caches have OCI's media types"));
+        return Err(Status::unsupported("oci-mediatypes=false is not supported: caches have OCI's media types"));
     }
     let form = CacheForm {
         all: attribute(option, "mode") == "max",

@@ -55,6 +55,12 @@ impl Status {
         Self::new(Code::InvalidArgument, message)
     }
 
+    /// What is not supported. Of no kind, as BuildKit's: its clients write a kind before the message, and take
+    /// [`Self::unimplemented`] for a method that is not there.
+    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Code::Unknown, message)
+    }
+
     pub(crate) fn unimplemented(message: impl Into<String>) -> Self {
         Self::new(Code::Unimplemented, message)
     }

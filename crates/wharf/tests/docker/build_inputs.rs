@@ -202,6 +202,9 @@ fn repositories_are_contexts_and_sources() {
     assert!(is_new("add", "/src/f") && is_new("api", "/c/f"));
     let again = wharf(&d, &dir, &format!("build --build-context named={address} .")).ok();
     assert_eq!(again.matches("Using cache").count(), 4, "{again}");
+    let tag = git(&["rev-parse", "v1"]);
+    files(&dir, &[("Dockerfile", &format!("FROM busybox\nADD --checksum={tag} {address}#v1 /all/\n"))]);
+    assert_eq!(wharf(&d, &dir, "build .").code, 0, "the tag's own name");
     files(&dir, &[("Dockerfile", &format!("FROM busybox\nADD --checksum={last} {address}#v1 /all/\n"))]);
     let wrong = wharf(&d, &dir, "build .");
     assert!(wrong.err.contains(&format!("expected checksum to match {last}, got {first}")), "{}", wrong.err);
