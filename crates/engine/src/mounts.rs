@@ -88,10 +88,14 @@ fn collect(
                 "invalid volume specification: '{text}': idmap needs a user namespace of the container's own: --userns auto"
             )));
         }
+        let mut parts = text.split(':');
+        let target = parts.next().map(|first| parts.next().unwrap_or(first));
+        refuse_twice(&own, target.unwrap_or_default())?;
         let point = bind(engine, record, text, missing)?;
         add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
+        refuse_twice(&own, &request.target)?;
         let point = mount(engine, record, request, missing, keep)?;
         add(points, &mut own, point)?;
     }
@@ -151,17 +155,20 @@ impl Default for VolumeWish {
     }
 }
 
+/// Before a volume is made for it.
+fn refuse_twice(own: &BTreeSet<String>, target: &str) -> Result<()> {
+    let place = clean(target);
+    if !target.starts_with('/') || !own.contains(&place) {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!("Duplicate mount point: {place}")))
+}
+
 /// What `--volumes-from` brought is overridden; two of the request's own contradict each other.
 fn add(points: &mut BTreeMap<String, MountPoint>, own: &mut BTreeSet<String>, point: MountPoint) -> Result<()> {
     check_proc(&point)?;
-    if !own.insert(point.destination.clone()) {
-        let error = EngineError::invalid(format!("Duplicate mount point: {}", point.destination));
-        // The first is given back with the rest.
-        if point.anonymous {
-            points.insert(format!("{}/", point.destination), point);
-        }
-        return Err(error);
-    }
+    refuse_twice(own, &point.destination)?;
+    own.insert(point.destination.clone());
     points.insert(point.destination.clone(), point);
     Ok(())
 }

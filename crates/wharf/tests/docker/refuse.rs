@@ -23,6 +23,8 @@ fn requests_that_make_no_sense() {
         (&["-v", "/etc:/x:ro,rw"], "invalid mode: ro,rw"),
         (&["-v", "/etc:/proc/sys"], "cannot be mounted because it is inside /proc"),
         (&["-v", "/etc:/x", "-v", "/tmp:/x"], "Duplicate mount point: /x"),
+        (&["-v", "/etc:/x", "-v", "named:/x/"], "Duplicate mount point: /x"),
+        (&["-v", "/etc:/x", "--mount", "type=volume,source=named,target=/x"], "Duplicate mount point: /x"),
         (&["-v", "/a", "-v", "/proc/x"], "cannot be mounted because it is inside /proc"),
         (&["-v", "/etc:/proc"], "cannot be mounted because it is not of type proc"),
         (&["-w", "rel"], "the working directory 'rel' is invalid, it needs to be an absolute path"),
