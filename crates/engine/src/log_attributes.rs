@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use regex::Regex;
 use serde_json::json;
-use wharf_template::{Template, Value};
+use wharf_template::{Field, Template, TemplateError, Type};
 
 use crate::error::{EngineError, Result};
 use crate::record::Container;
@@ -45,15 +45,50 @@ pub(crate) fn tag_of(record: &Container) -> Result<String> {
     tag(record, text.unwrap_or("{{.ID}}"))
 }
 
-/// Docker's `ParseLogTag`.
+/// Docker's `ParseLogTag`: a template of what `logger.Info` has.
 fn tag(record: &Container, text: &str) -> Result<String> {
     let image = record.image.hex();
     let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
+    let command = std::iter::once(&record.path).chain(&record.args).cloned().collect::<Vec<_>>().join(" ");
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let known = json!({
         "ID": short(&record.id), "FullID": record.id, "Name": record.name,
         "ImageID": short(image), "ImageFullID": record.image, "ImageName": record.config.image,
-        "DaemonName": "docker",
+        "DaemonName": "docker", "Command": command, "Hostname": host,
+        "ContainerID": record.id, "ContainerName": format!("/{}", record.name), "ContainerEntrypoint": record.path,
+        "ContainerArgs": record.args, "ContainerImageID": record.image, "ContainerImageName": record.config.image,
+        "ContainerCreated": record.created, "ContainerEnv": record.config.env,
+        "ContainerLabels": record.config.labels, "LogPath": record.log_path,
+        "Config": record.host.log_config.options,
     });
-    let bad = |e: wharf_template::TemplateError| EngineError::invalid(format!("invalid log option tag: {e}"));
-    Template::parse(text).map_err(bad)?.execute(&Value::from(known)).map_err(bad)
+    let texts = [
+        "ID",
+        "FullID",
+        "Name",
+        "ImageID",
+        "ImageFullID",
+        "ImageName",
+        "DaemonName",
+        "Command",
+        "Hostname",
+        "ContainerID",
+        "ContainerName",
+        "ContainerEntrypoint",
+        "ContainerImageID",
+        "ContainerImageName",
+        "LogPath",
+    ];
+    let (list, map) = (Type::list(Type::String), Type::map(Type::String));
+    let others = [
+        ("ContainerArgs", list.clone()),
+        ("ContainerCreated", Type::Time),
+        ("ContainerEnv", list),
+        ("ContainerLabels", map.clone()),
+        ("Config", map),
+    ];
+    let fields = texts.map(|name| (name, Type::String)).into_iter().chain(others);
+    let fields = fields.map(|(name, kind)| Field { name, json: name, omit_empty: false, kind }).collect();
+    let bad = |e: TemplateError| EngineError::invalid(format!("failed to initialize logging driver: {e}"));
+    let template = Template::parse_named("log-tag", text).map_err(bad)?;
+    template.execute(&Type::object("*logger.Info", fields).view(&known)).map_err(bad)
 }

@@ -40,6 +40,18 @@ fn lines_arrive_and_can_be_read_back() {
 }
 
 #[test]
+fn a_mistake_in_a_tag_is_said() {
+    let Some(d) = Daemon::start() else { return };
+    let run = |tag: &str| d.sh(&format!("--rm=false --label a=b --log-opt tag={tag}"), "echo x");
+    let said = run("{{.Bogus}}");
+    let words = "executing \"log-tag\" at <.Bogus>: can't evaluate field Bogus in type *logger.Info";
+    assert!(said.code == 125 && said.err.contains(words), "{} {}", said.code, said.err);
+    run("{{.ContainerLabels.a}}/{{.Command}}").ok();
+    let id = d.docker("ps -aqn1").ok();
+    assert_eq!(d.docker(&format!("logs --details {id}")).ok(), "tag=b%2Fsh+-c+echo+x x");
+}
+
+#[test]
 fn a_receiver_of_a_stream_gets_each_line_and_must_be_there() {
     let Some(d) = Daemon::start() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
