@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use jiff::Timestamp;
 use tokio::runtime::Handle;
 use wharf_dockerfile::{
-    Base, Dockerfile, Globals, Graph, GraphError, Instruction, Known, Platform, Platforms, Source, Statement, Warning,
-    check, check_unresolved,
+    Base, Dockerfile, Globals, Graph, GraphError, Instruction, Known, Lexer, Platform, Platforms, Source, Statement,
+    Warning, check, check_unresolved,
 };
 use wharf_image::{ImageConfig, ImageRecord};
 use wharf_reference::Digest;
@@ -383,7 +383,7 @@ impl Session<'_> {
         self.at_triggers = true;
         for trigger in triggers {
             let statement = Dockerfile::parse_trigger(file, &trigger, &stage.from)?;
-            self.begin_step(index, &mut number, &statement)?;
+            self.begin_step(index, &mut number, &statement, &state)?;
             let done = self.statement(index, &mut state, &statement).map_err(|e| e.at(file, &statement.source));
             self.ended(done.as_ref().err())?;
             done?;
@@ -392,7 +392,7 @@ impl Session<'_> {
         let replaced = self.graph.nodes[index].replaced;
         for statement in stage.statements.iter().filter(|_| !replaced) {
             self.announce(&statement.source)?;
-            self.begin_step(index, &mut number, statement)?;
+            self.begin_step(index, &mut number, statement, &state)?;
             let done = self.statement(index, &mut state, statement).map_err(|e| self.failed(e, &statement.source));
             self.ended(done.as_ref().err())?;
             done?;
@@ -424,9 +424,18 @@ impl Session<'_> {
     }
 
     /// Tells that a step that changes files has begun.
-    fn begin_step(&self, index: usize, number: &mut usize, statement: &Statement) -> Result<()> {
+    fn begin_step(&self, index: usize, number: &mut usize, statement: &Statement, state: &State) -> Result<()> {
         let Some(steps) = self.output.steps.as_ref().filter(|_| changes_files(statement)) else { return Ok(()) };
-        let mut text = statement.source.text.lines().next().unwrap_or_default().to_owned();
+        // As BuildKit calls it: with the variables' values, which a command's shell puts in by itself.
+        let line = statement.source.text.lines().next().unwrap_or_default();
+        let (word, rest) = line.split_at(line.find(char::is_whitespace).unwrap_or(line.len()));
+        let lexer = Lexer::new(self.dockerfile.directives.escape);
+        let expanded = match statement.instruction {
+            Instruction::Run(_) => None,
+            _ => lexer.expand(rest, &state.scope).ok(),
+        };
+        let rest = expanded.map_or_else(|| rest.to_owned(), |expanded| expanded.text);
+        let mut text = format!("{}{rest}", word.to_uppercase());
         if let Instruction::Run(run) = &statement.instruction
             && let Some(begin) = run.begin_of_script()
         {

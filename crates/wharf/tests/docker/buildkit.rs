@@ -11,7 +11,7 @@ fn buildx_builds_and_is_told_of_each_step() {
     let Some(d) = Daemon::start() else { return };
     for plugins in plugins() {
         let name = format!("plain-{}", plugins.release);
-        let text = format!("FROM busybox\nCOPY a /a\nRUN cat /a && echo {name} >&2\nENV x=y\n");
+        let text = format!("FROM busybox\nARG to=/a\ncopy a $to\nRUN cat /a && echo {name} >&2\nENV x=y\n");
         let dir = directory(&d, &name, &[("Dockerfile", &text), ("a", "hello\n"), (".dockerignore", "b")]);
         let first = plugins.buildx(&d, &dir, &format!("build -t {name} --iidfile id --metadata-file meta ."));
         assert_eq!(first.code, 0, "{}", first.err);

@@ -22,7 +22,7 @@ fn several_platforms_are_one_image_and_one_archive() {
         let both = "--platform linux/amd64,linux/arm64";
         let said = plugins.buildx(&d, &dir, &format!("build {both} -t {name} ."));
         assert_eq!(said.code, 0, "{}", said.err);
-        assert!(said.err.contains("[linux/arm64 1/1] COPY a /$TARGETARCH"), "{}", said.err);
+        assert!(said.err.contains("[linux/arm64 1/1] COPY a /arm64"), "{}", said.err);
         for architecture in ["amd64", "arm64"] {
             let words = format!("image inspect --platform linux/{architecture} -f {{{{.Architecture}}}} {name}");
             assert_eq!(d.wharf(&words).ok(), architecture);
