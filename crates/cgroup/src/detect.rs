@@ -1,6 +1,6 @@
 //! What hierarchies the host has mounted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::{CgroupError, Result, is_rootless};
@@ -86,6 +86,16 @@ impl Hierarchies {
             }
         }
         found
+    }
+
+    /// The names of all groups right below this one, in any hierarchy.
+    pub fn names_in(&self, path: &str) -> BTreeSet<String> {
+        let inside = Path::new(path.trim_start_matches('/'));
+        let roots: BTreeSet<&Path> = self.all_v1().map(|(_, root)| root).chain(self.v2()).collect();
+        let entries =
+            roots.into_iter().flat_map(|root| std::fs::read_dir(root.join(inside)).into_iter().flatten().flatten());
+        let groups = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        groups.filter_map(|group| group.file_name().into_string().ok()).collect()
     }
 
     /// Whether limits are set in the unified hierarchy.

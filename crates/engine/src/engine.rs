@@ -370,8 +370,6 @@ impl Engine {
             for entry in std::fs::read_dir(&top).into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 if self.inner.slots.find(&name.to_string_lossy()).is_ok_and(|slot| slot.id == name.to_string_lossy()) {
-                    // A kill came between its row and this: once it goes without its volumes, nobody may take these for new.
-                    self.keep_new_volumes(&name.to_string_lossy());
                     continue;
                 }
                 crate::shm::unmount(&entry.path());

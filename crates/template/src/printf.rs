@@ -139,9 +139,8 @@ fn one(verb: char, flags: &Flags, value: &Value) -> String {
             whole(verb, flags, value)
         }
         ('v' | 's', Value::Duration(_)) => pad(print::plain(value), flags),
-        ('d' | 'x' | 'X' | 'o' | 'O' | 'b', Value::Duration(nanoseconds)) => {
-            whole(verb, flags, &Value::Int(*nanoseconds))
-        }
+        ('x' | 'X' | 'q', Value::Duration(_)) => one(verb, flags, &Value::text(print::plain(value))),
+        ('d' | 'o' | 'O' | 'b', Value::Duration(nanoseconds)) => whole(verb, flags, &Value::Int(*nanoseconds)),
         ('v', Value::Float(value)) => signed(print::float(*value), flags),
         ('f' | 'F' | 'e' | 'E' | 'g' | 'G', Value::Float(value)) => fraction(verb, flags, *value),
         ('v', value) => pad(print::plain(value), flags),

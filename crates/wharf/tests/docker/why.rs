@@ -144,6 +144,30 @@ fn what_no_daemon_saw_is_told_by_the_next_one() {
     }
 }
 
+/// Also where the daemon goes between an end and the start after it.
+#[test]
+fn each_end_has_its_start_before_it() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name loops --restart always busybox echo x").ok();
+    let log = std::path::PathBuf::from(d.get("/containers/loops/json")["LogPath"].as_str().unwrap());
+    let lines = || std::fs::read_to_string(&log).unwrap().lines().count();
+    for _ in 0..3 {
+        // Until the next start is some moments away.
+        d.eventually("it waits", || {
+            let all = d.get("/containers/loops/json");
+            all["State"]["Status"] == "restarting" && all["RestartCount"].as_u64() > Some(3)
+        });
+        d.kill();
+        let before = lines();
+        d.eventually("it is started", || lines() > before);
+        d.launch();
+    }
+    let words = ["events", "--since", "1", "--until", "0s", "--filter", "event=start", "--filter", "event=die"];
+    let said = Said::from(d.client().args(words).args(["--format", "{{.Action}}"]).output().unwrap()).ok();
+    let wrong = said.lines().enumerate().find(|(at, word)| *word != ["start", "die"][at % 2]);
+    assert!(wrong.is_none() && said.lines().count() > 10, "{wrong:?} {said}");
+}
+
 /// What it prints, run again, makes a container whose settings are the same.
 #[test]
 fn a_container_is_shown_as_the_command_that_makes_it() {
