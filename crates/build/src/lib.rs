@@ -102,6 +102,7 @@ pub use kept::KEPT_CONTEXT;
 pub use missing::Answers;
 pub use named::NamedContext;
 pub use portable::{CacheBlob, CacheCompression, CacheForm, CacheLayout, DIFF_ID};
+pub use ports::parse as exposed_ports;
 pub use request::{
     BuildEvent, BuildRequest, BuilderOptions, Fetch, Limits, NetworkSource, Offline, Pending, RegistryCredentials,
     StepNetwork, Ulimit,

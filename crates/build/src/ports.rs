@@ -7,7 +7,7 @@ use crate::error::{BuildError, Result};
 ///
 /// # Errors
 /// With Docker's words.
-pub(crate) fn parse(text: &str) -> Result<Vec<String>> {
+pub fn parse(text: &str) -> Result<Vec<String>> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = if protocol.is_empty() { "tcp".into() } else { protocol.to_ascii_lowercase() };
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use wharf_build::exposed_ports;
 use wharf_dockerfile::{CommandLine, Dockerfile, Instruction, Lexer, NAMES, Variables};
 use wharf_engine::spec::{Config, Empty, Healthcheck};
 
@@ -30,6 +31,7 @@ pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiEr
     if !changes.is_empty() && changes.iter().all(|change| change.trim().is_empty()) {
         return Err(ApiError::bad("file with no instructions"));
     }
+    let mut cmd_set = false;
     for change in changes.iter().filter(|change| !change.trim().is_empty()) {
         let word = change.split_whitespace().next().unwrap_or_default();
         if !CHANGES.iter().any(|name| word.eq_ignore_ascii_case(name)) {
@@ -42,7 +44,7 @@ pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ApiEr
         let text = format!("FROM scratch\n{change}\n");
         let parsed = Dockerfile::parse("--change", &text).map_err(|e| ApiError::bad(e.to_string()))?;
         for statement in parsed.stages.iter().flat_map(|stage| &stage.statements) {
-            one(config, &statement.instruction)?;
+            one(config, &statement.instruction, &mut cmd_set)?;
         }
     }
     Ok(())
@@ -58,14 +60,23 @@ fn unknown_trigger(change: &str) -> Option<&str> {
     (is_onbuild && unknown && !word.starts_with("--")).then_some(trigger)
 }
 
-fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
+fn one(config: &mut Config, instruction: &Instruction, cmd_set: &mut bool) -> Result<(), ApiError> {
     let variables = Environment(pairs(config));
     let lexer = Lexer::new(char::from(92));
     let expand =
         |text: &str| lexer.expand(text, &variables).map(|done| done.text).map_err(|e| ApiError::bad(e.to_string()));
     match instruction {
-        Instruction::Cmd(command) => config.cmd = Some(words(config, command)),
-        Instruction::Entrypoint(command) => config.entrypoint = Some(words(config, command)),
+        Instruction::Cmd(command) => {
+            config.cmd = Some(words(config, command));
+            *cmd_set = true;
+        }
+        Instruction::Entrypoint(command) => {
+            config.entrypoint = Some(words(config, command));
+            // As in a Dockerfile: what was there was for another entrypoint.
+            if !*cmd_set {
+                config.cmd = None;
+            }
+        }
         Instruction::Env(list) => {
             for pair in list {
                 let value = expand(&pair.value)?;
@@ -78,10 +89,10 @@ fn one(config: &mut Config, instruction: &Instruction) -> Result<(), ApiError> {
             }
         }
         Instruction::Expose(list) => {
-            for port in list {
-                let port = expand(port)?;
-                let port = if port.contains('/') { port } else { format!("{port}/tcp") };
-                config.exposed_ports.get_or_insert_default().insert(port, Empty {});
+            for text in list {
+                for port in exposed_ports(&expand(text)?).map_err(|error| ApiError::bad(error.message))? {
+                    config.exposed_ports.get_or_insert_default().insert(port, Empty {});
+                }
             }
         }
         Instruction::Volume(list) => {
@@ -146,9 +157,15 @@ mod tests {
         let mut config = Config::default();
         let changes = ["ENV A=1", "ENV B=${A}2", "CMD [\"x\", \"y\"]", "EXPOSE 80", "USER web", "LABEL k=v"];
         apply(&mut config, &changes.map(str::to_owned)).unwrap();
-        assert_eq!(config.env.unwrap(), ["A=1", "B=12"]);
-        assert_eq!(config.cmd.unwrap(), ["x", "y"]);
-        assert!(config.exposed_ports.unwrap().contains_key("80/tcp"));
+        assert_eq!(config.env.take().unwrap(), ["A=1", "B=12"]);
+        assert_eq!(config.cmd.take().unwrap(), ["x", "y"]);
+        assert!(config.exposed_ports.as_ref().unwrap().contains_key("80/tcp"));
+        apply(&mut config, &["EXPOSE 90-92/udp 7".to_owned(), "ENTRYPOINT [\"a\"]".to_owned()]).unwrap();
+        let ports: Vec<_> = config.exposed_ports.take().unwrap().into_keys().collect();
+        assert_eq!(ports, ["7/tcp", "80/tcp", "90/udp", "91/udp", "92/udp"]);
+        assert_eq!((config.entrypoint.as_deref(), &config.cmd), (Some(&["a".to_owned()][..]), &None));
+        config.cmd = Some(vec!["x".into(), "y".into()]);
+        assert!(apply(&mut Config::default(), &["EXPOSE x".to_owned()]).is_err());
         let error = apply(&mut Config::default(), &["RUN true".to_owned()]).unwrap_err();
         assert_eq!(error.message, "RUN is not a valid change command");
         let error = apply(&mut Config::default(), &["SHELL [\"/bin/bash\"]".to_owned()]).unwrap_err();
