@@ -296,7 +296,7 @@ impl User {
 
     #[track_caller]
     pub(crate) fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !so() {
             assert!(Instant::now() < deadline, "{what}\n{}\n{:?}", self.log(), self.processes());
             std::thread::sleep(Duration::from_millis(20));
