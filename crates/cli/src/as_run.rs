@@ -328,8 +328,9 @@ fn networks(words: &mut Words, container: &Json, own: &Json) {
     {
         words.list(flag, &host[key]);
     }
-    for link in texts(&host["Links"]) {
-        // `/other:/this/alias`.
+    // On the default bridge `/other:/this/alias`; on the user's own network, the first of them, `other:alias`.
+    let of_network = texts(&container["NetworkSettings"]["Networks"][mode]["Links"]);
+    for link in texts(&host["Links"]).into_iter().chain(of_network) {
         let (from, to) = link.split_once(':').unwrap_or((link, link));
         let alias = to.rsplit('/').next().unwrap_or(to);
         words.value("link", &format!("{}:{alias}", from.trim_start_matches('/')));
@@ -469,6 +470,11 @@ mod tests {
         let line = command_line("docker", &container, &image);
         assert!(line.contains(shown), "{line}");
         container["NetworkSettings"] = json!({ "Networks": { "bridge": { "IPAMConfig": null } } });
+        let mut linked = container.clone();
+        linked["HostConfig"]["NetworkMode"] = json!("own");
+        linked["NetworkSettings"] = json!({ "Networks": { "own": { "IPAMConfig": null, "Links": ["db:store"] } } });
+        let line = command_line("docker", &linked, &image);
+        assert!(line.contains("--network own \\\n  --link db:store \\\n"), "{line}");
         // Whose network and name it has is said once.
         let mut joined = container.clone();
         joined["HostConfig"]["NetworkMode"] = json!("container:other");

@@ -250,10 +250,12 @@ impl File {
             std::io::ErrorKind::NotFound => FileError::Missing(path.to_owned()),
             _ => FileError::Read(error),
         })?;
+        // Some editors write a byte order mark, which dockerd takes, too.
+        let text = text.trim_start_matches('\u{feff}');
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let value: Value = serde_json::from_str(&text).map_err(FileError::Json)?;
+        let value: Value = serde_json::from_str(text).map_err(FileError::Json)?;
         let object = value.as_object().ok_or(FileError::Object)?;
         let given = object.clone();
         let known = |key: &str| KEYS.contains(&key) || WITHOUT_EFFECT.contains(&key);
@@ -383,6 +385,8 @@ mod tests {
         std::fs::write(&path, r#"{"data-rot": "/x"}"#).unwrap();
         let text = File::read(&path).unwrap_err().to_string();
         assert!(text.contains("data-rot") && text.contains("did you mean data-root?"), "{text}");
+        std::fs::write(&path, "\u{feff}{\"mtu\": 1400}").unwrap();
+        assert_eq!(File::read(&path).unwrap().mtu, Some(1400));
         std::fs::write(&path, "[1]").unwrap();
         assert!(matches!(File::read(&path), Err(FileError::Object)));
         assert!(matches!(File::read(&dir.path().join("none")), Err(FileError::Missing(_))));

@@ -19,7 +19,9 @@ use crate::group;
 use crate::rootless;
 use crate::tls::TlsFiles;
 use crate::unsupported::Unsupported;
-use crate::values::{address, bytes, cdi_dirs, check_log, container_defaults, network_option, pool};
+use crate::values::{
+    address, bytes, cdi_dirs, check_log, check_pool, container_defaults, name_servers, network_option, pool,
+};
 
 /// What the daemon was told, by flags and file.
 #[derive(Clone, Debug)]
@@ -239,6 +241,7 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         Some(texts) => texts.map(|text| pool(text)).collect::<Result<Vec<_>, _>>()?,
         None => file.default_address_pools.unwrap_or_default().into_iter().map(|p| (p.base, p.size)).collect(),
     };
+    pools.iter().try_for_each(check_pool)?;
     let level = if switch("debug", file.debug, false) {
         "debug".to_owned()
     } else {
@@ -304,7 +307,7 @@ fn join(given: &ArgMatches, file: File, defaults: Defaults) -> Result<Options, S
         userland_proxy: switch("userland-proxy", file.userland_proxy, true),
         publish_policy,
         storage_max,
-        dns: list("dns", file.dns),
+        dns: name_servers(list("dns", file.dns))?,
         dns_search: list("dns-search", file.dns_search),
         dns_options: list("dns-opt", file.dns_opts),
         log_driver,
@@ -395,6 +398,10 @@ mod tests {
             (&["--userns-remap", "default"], "userns-remap 'default' is not supported"),
             (&["--userns-remap=testuser:testgroup"], "`--userns auto`"),
             (&["--default-address-pool", "x"], "address pool"),
+            (&["--default-address-pool", "base=x,size=24"], "give a base as 172.30.0.0/16"),
+            (&["--default-address-pool", "base=10.0.0.0/8,size=4"], "give a size of 8 to 32"),
+            (&["--default-address-pool", "base=fd00::/48,size=129"], "128 bits at most"),
+            (&["--dns", "192.0.2.1", "--dns", "x"], "invalid dns 'x'"),
             (&["--config-file", "/nonexistent.json"], "/nonexistent.json"),
             (&["--log-driver", "bogus"], "failed to set log opts: logger: no log driver named 'bogus' is registered"),
             (&["--log-opt", "max-file=0"], "failed to set log opts: max-file cannot be less than 1"),

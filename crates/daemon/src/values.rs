@@ -1,5 +1,6 @@
 //! Values of flags and keys, as Docker writes them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -96,6 +97,38 @@ pub(crate) fn pool(text: &str) -> Result<(String, u8), String> {
         }
     }
     base.zip(size).ok_or_else(bad)
+}
+
+/// A pool that networks can be taken from.
+///
+/// # Errors
+/// The message for the user, as [`name_servers`].
+pub(crate) fn check_pool((base, size): &(String, u8)) -> Result<(), String> {
+    let invalid = |why: &str| Err(format!("invalid default address pool '{base}': {why}"));
+    let parsed =
+        base.split_once('/').and_then(|(ip, bits)| Some((ip.parse::<IpAddr>().ok()?, bits.parse::<u8>().ok()?)));
+    let Some((ip, bits)) = parsed else { return invalid("give a base as 172.30.0.0/16") };
+    let most: u8 = if ip.is_ipv4() { 32 } else { 128 };
+    if bits > most || *size > most {
+        return invalid(&format!("a prefix has {most} bits at most"));
+    }
+    if bits > *size {
+        return invalid(&format!(
+            "its own prefix, /{bits}, is longer than that of the networks in it, /{size}: give a size of {bits} to {most}"
+        ));
+    }
+    Ok(())
+}
+
+/// What containers ask names of: they would be told it as it is.
+///
+/// # Errors
+/// The message for the user.
+pub(crate) fn name_servers(list: Vec<String>) -> Result<Vec<String>, String> {
+    match list.iter().find(|text| text.parse::<IpAddr>().is_err()) {
+        Some(bad) => Err(format!("invalid dns '{bad}': give an IP address")),
+        None => Ok(list),
+    }
 }
 
 /// `bridge=com.docker.network.driver.mtu=1400`: the driver, and a pair.

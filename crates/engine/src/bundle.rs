@@ -19,10 +19,8 @@ use crate::{devices, mounts, resources, secrets, security, sysctl, tmpfs};
 pub struct Surroundings<'a> {
     /// Who the process is, looked up in the image.
     pub identity: &'a Identity,
-    /// The container's persistent directory with `hostname`, `hosts` and `resolv.conf`.
-    pub dir: &'a Path,
-    /// Whether those three are mounted; not when the host's network and files are used.
-    pub etc_files: bool,
+    /// Where the `hostname`, `hosts` and `resolv.conf` are that it gets; none when the host's network and files are used.
+    pub etc: Option<&'a Path>,
     /// A `/dev/shm` that is shared with others; without it, the container gets its own.
     pub shm: Option<&'a Path>,
     /// The control group, e.g. `/wharf/ID`.
@@ -292,8 +290,7 @@ fn mount_list(record: &Container, around: &Surroundings<'_>) -> Result<Vec<Value
         None => list.push(json!({ "destination": "/dev/shm", "type": "tmpfs", "source": "shm",
                                   "options": ["nosuid", "noexec", "nodev", "mode=1777", format!("size={}", host.shm_size)] })),
     }
-    let etc = around.etc_files.then_some(around.dir);
-    list.append(&mut own_mounts(record, etc, around.secrets, around.id_range.is_some(), around.mapped)?);
+    list.append(&mut own_mounts(record, around.etc, around.secrets, around.id_range.is_some(), around.mapped)?);
     Ok(list)
 }
 

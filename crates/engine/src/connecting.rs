@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use wharf_network::{EndpointRequest, Namespace, NetworkRecord};
 
 use crate::endpoint::{self, Asked};
 use crate::engine::Engine;
 use crate::error::{EngineError, ErrorKind, Result};
-use crate::ports;
 use crate::process::Process;
 use crate::record::{Container, Status};
 use crate::spec::{EndpointSettings, PortBinding};
+use crate::{bundle, ports};
 
 /// What Docker says of who wants to be on a configuration network.
 pub(crate) const ON_CONFIGURATION: &str = "cannot create endpoint on configuration-only network";
@@ -31,6 +33,9 @@ pub(crate) struct Network {
     pub(crate) gateways: Vec<IpAddr>,
 }
 
+/// Containers that have the network of one another, in a row. More are a circle.
+const MAX_CHAIN: usize = 256;
+
 /// As moby says it of a donor of namespaces.
 fn is_restarting(id: &str) -> EngineError {
     EngineError::conflict(format!("Container {id} is restarting, wait until the container is running"))
@@ -48,9 +53,29 @@ impl Engine {
             error
         })?;
         // There is none where the host's network and files are used.
-        let own = std::fs::read_to_string(self.dir(&container.id).join("resolv.conf"));
+        let own = std::fs::read_to_string(self.etc_dir(&container).join("resolv.conf"));
         let resolv_conf = own.unwrap_or_else(|_| self.resolv_conf(&container).render(false));
         Ok((namespace, resolv_conf))
+    }
+
+    /// Where a container's `hostname`, `hosts` and `resolv.conf` are: with the container whose network it has, if that is
+    /// another's, as the addresses and the resolver in them are of that network.
+    pub fn etc_dir(&self, record: &Container) -> PathBuf {
+        self.dir(&self.owner_of_network(record).as_deref().unwrap_or(record).id)
+    }
+
+    /// As [`Self::etc_dir`], if there are such files.
+    pub(crate) fn etc_files(&self, record: &Container) -> Option<PathBuf> {
+        let owner = self.owner_of_network(record);
+        let owner = owner.as_deref().unwrap_or(record);
+        bundle::has_etc_files(&owner.host).then(|| self.dir(&owner.id))
+    }
+
+    /// The container that the network of this one is from in the end; none when it is its own, or that of one that is gone.
+    fn owner_of_network(&self, record: &Container) -> Option<Arc<Container>> {
+        let next = |record: &Container| self.inspect(record.host.network_mode.strip_prefix("container:")?).ok();
+        // Who comes to be later by the name that is waited for may close a circle, none of which can start.
+        std::iter::successors(next(record), |one| next(one)).take(MAX_CHAIN).last()
     }
 
     /// A container whose namespaces another is about to join.

@@ -130,10 +130,10 @@ impl Engine {
             Rootfs::Overlay { lowers, upper: Some(dir.join("upper")), work: Some(dir.join("work")) }
         };
         let mapped = if ids.is_some() { self.mapped(&record) } else { Vec::new() };
-        let etc = bundle::has_etc_files(&record.host).then_some(dir.as_path());
+        let etc = self.etc_files(&record);
         let all = Value::from(bundle::own_mounts(
             &record,
-            etc,
+            etc.as_deref(),
             self.inner.secrets.of(&record.id).as_deref(),
             ids.is_some(),
             &mapped,
@@ -151,7 +151,7 @@ impl Engine {
             };
             if there {
                 binds.push(mount);
-            } else if source.parent() != Some(&dir) {
+            } else if source.parent() != etc.as_deref() {
                 // Files of the engine's own come with the first start.
                 let text = |path: &PathBuf| path.to_string_lossy().into_owned();
                 gone.push((text(mount.destination()), text(&source)));

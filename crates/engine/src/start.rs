@@ -195,9 +195,12 @@ impl Engine {
         self.check_propagation(record)?;
         let stacks = self.stacks(record)?;
         let identity = self.identity(record)?;
-        let etc_files = bundle::has_etc_files(&record.host);
+        let etc = self.etc_files(record);
         let linked = self.linked(record, endpoints)?;
-        self.write_etc(record, network, endpoints, linked.hosts)?;
+        // Another's are as that one has them at this moment.
+        if network.shared.is_none() {
+            self.write_etc(record, network, endpoints, linked.hosts)?;
+        }
         let userns = (record.host.userns_mode == "auto").then(|| self.id_range(record)).transpose()?;
         let mapped = if userns.is_some() { self.mapped(record) } else { Vec::new() };
         let shm = self.shared_shm(record, userns.map(|(first, _)| first))?;
@@ -206,8 +209,7 @@ impl Engine {
         let filter = Filter::of(&record.host, &self.defaults().seccomp, &record.architecture, &capabilities)?;
         let surroundings = Surroundings {
             identity: &identity,
-            dir: &dir,
-            etc_files,
+            etc: etc.as_deref(),
             shm: shm.as_deref(),
             cgroup: &self.cgroup(record),
             joined: &network.joined,

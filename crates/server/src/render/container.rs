@@ -21,6 +21,8 @@ pub(crate) struct Around<'a> {
     pub(crate) exec_ids: Vec<String>,
     pub(crate) links: Vec<String>,
     pub(crate) data_root: &'a Path,
+    /// Where its files of `/etc` are.
+    pub(crate) etc_dir: &'a Path,
     /// Bytes that the container has written, and of all its files.
     pub(crate) size: Option<(u64, u64)>,
 }
@@ -29,6 +31,7 @@ pub(crate) struct Around<'a> {
 pub(crate) fn inspect(c: &Container, around: &Around<'_>) -> Value {
     let dir = around.data_root.join("containers").join(&c.id);
     let file = |name: &str| dir.join(name).to_string_lossy().into_owned();
+    let etc = |name: &str| around.etc_dir.join(name).to_string_lossy().into_owned();
     let layers = around.data_root.join("layers");
     // Topmost first, as overlayfs takes them.
     let lower = |place: std::path::PathBuf| {
@@ -48,9 +51,9 @@ pub(crate) fn inspect(c: &Container, around: &Around<'_>) -> Value {
         "Args": c.args,
         "State": state(c),
         "Image": c.image,
-        "ResolvConfPath": file("resolv.conf"),
-        "HostnamePath": file("hostname"),
-        "HostsPath": file("hosts"),
+        "ResolvConfPath": etc("resolv.conf"),
+        "HostnamePath": etc("hostname"),
+        "HostsPath": etc("hosts"),
         "LogPath": if c.host.log_config.driver == "json-file" { &*c.log_path } else { "" },
         "Name": format!("/{}", c.name),
         "RestartCount": c.restart_count,
@@ -373,8 +376,14 @@ mod tests {
     use super::*;
 
     fn shown(version: (u32, u32)) -> Value {
-        let around =
-            Around { version, exec_ids: Vec::new(), links: Vec::new(), data_root: Path::new("/data"), size: None };
+        let around = Around {
+            version,
+            exec_ids: Vec::new(),
+            links: Vec::new(),
+            data_root: Path::new("/data"),
+            etc_dir: Path::new("/data/containers/0123"),
+            size: None,
+        };
         inspect(&sample(), &around)
     }
 

@@ -79,6 +79,7 @@ pub(super) async fn inspect(call: Call, id: &str) -> Result {
         exec_ids: if container.state.status.is_active() { engine.exec_ids(&container.id) } else { Vec::new() },
         links: engine.link_texts(&container),
         data_root: &engine.options().data_root,
+        etc_dir: &engine.etc_dir(&container),
         size,
     };
     Ok(ok(&render_inspect(&container, &around)))

@@ -1,6 +1,6 @@
 //! What the tests of other clients ask for: docker-py's, moby's, Compose.
 
-use crate::kit::Daemon;
+use crate::kit::{Daemon, Said};
 
 #[test]
 fn an_exec_s_answer_is_framed_as_its_start_says() {
@@ -149,6 +149,41 @@ fn what_contradicts_itself_is_said_in_docker_s_words() {
     assert_eq!(d.docker("run --rm --network container:box busybox hostname").ok(), d.docker("exec box hostname").ok());
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     assert_eq!(d.docker("run --rm --network host busybox cat /etc/hosts").ok(), hosts.trim_end());
+}
+
+/// The names of a network that two containers share, and what is written of them, are the same for both.
+#[test]
+fn who_has_another_s_network_has_its_files_of_etc() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("network create own").ok();
+    d.docker("run -d --name peer --network own busybox sleep 1000").ok();
+    d.docker("run -d --name first --network own --add-host q:192.0.2.9 busybox sleep 1000").ok();
+    d.docker("run -d --name second --network container:first busybox sleep 1000").ok();
+    // Of one that has it from another in turn, too.
+    d.docker("create --name third --network container:second busybox ping -c 1 -W 5 peer").ok();
+    d.docker("start -a third").ok();
+    let paths = "inspect --format {{.HostsPath}},{{.ResolvConfPath}},{{.HostnamePath}} ";
+    for name in ["second", "third"] {
+        assert_eq!(d.docker(&format!("{paths}{name}")).ok(), d.docker(&format!("{paths}first")).ok());
+    }
+    let files = "cat /etc/hosts /etc/resolv.conf /etc/hostname";
+    let shown = d.docker(&format!("exec second {files}")).ok();
+    assert_eq!(shown, d.docker(&format!("exec first {files}")).ok());
+    assert!(shown.contains("192.0.2.9\tq") && shown.contains("nameserver 127.0.0.11"), "{shown}");
+    let script = "echo 192.0.2.8 r >>/etc/hosts";
+    Said::from(d.client().args(["exec", "second", "sh", "-c", script]).output().unwrap()).ok();
+    assert!(d.docker("exec first cat /etc/hosts").ok().contains("192.0.2.8 r"));
+    // What has ended shows the same to whoever copies from it, and what begins anew has what is written then.
+    d.docker("restart -t 0 first").ok();
+    let copied = d.docker("cp third:/etc/hosts -").ok();
+    assert!(copied.contains("192.0.2.9\tq") && !copied.contains("192.0.2.8 r"), "{copied}");
+    d.docker("restart -t 0 second").ok();
+    assert_eq!(d.docker("exec second cat /etc/hosts").ok(), d.docker("exec first cat /etc/hosts").ok());
+    // One whose giver is gone cannot start, and can be looked at and removed.
+    d.docker("rm -f first").ok();
+    assert_ne!(d.docker("start third").code, 0);
+    d.docker("cp third:/etc/passwd -").ok();
+    d.docker("rm third").ok();
 }
 
 #[test]

@@ -227,4 +227,27 @@ fn a_detached_run_waits_until_it_is_ready() {
             .concat());
     assert!(slow.code == 1 && slow.err.contains("is not ready after 1 s"), "{} {}", slow.code, slow.err);
     assert_ne!(d.wharf("run --wait busybox true").code, 0);
+    // What ends and begins again for ever is not ready, whenever it is looked at.
+    for more in [&["busybox", "false"][..], &[&healthy[..], &["true", "busybox", "false"]].concat()] {
+        let again = run(&[&["--restart", "always"], more].concat());
+        assert!(again.code == 1 && again.err.contains("is started again each time"), "{} {}", again.code, again.err);
+    }
+    let ended = run(&["--restart", "on-failure:1", "busybox", "sh", "-c", "exit 6"]);
+    assert!(ended.code == 1 && ended.err.contains("ended with 6 before it was ready"), "{} {}", ended.code, ended.err);
+}
+
+/// What is detached is nobody's who waits for it.
+#[test]
+fn who_stops_waiting_ends_no_container() {
+    let Some(d) = Daemon::start() else { return };
+    let mut command = std::process::Command::new(crate::kit::WHARF);
+    command.arg("-H").arg(format!("unix://{}", d.socket().display())).env("WHARF_CONFIG", d.path());
+    command.args(["run", "-d", "--wait", "--name", "box", "--health-cmd", "false", "--health-retries", "1000"]);
+    let mut client = command.args(["busybox", "sleep", "1000"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    d.eventually("it runs", || d.docker("inspect -f {{.State.Running}} box").out.trim() == "true");
+    let pid = rustix::process::Pid::from_child(&client);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    client.wait().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(d.docker("inspect -f {{.State.Running}} box").ok(), "true");
 }

@@ -18,7 +18,7 @@ pub(super) async fn wait(app: &App, id: &str, seconds: Option<i64>) -> Outcome<u
     let deadline = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let client = app.client().await?;
     let short = &id[..id.len().min(12)];
-    let mut ran = false;
+    let mut started = String::new();
     loop {
         let request = client.get(&format!("/containers/{id}/json")).send().await;
         let container: Json = match request {
@@ -30,11 +30,18 @@ pub(super) async fn wait(app: &App, id: &str, seconds: Option<i64>) -> Outcome<u
         };
         let state = &container["State"];
         let health = text(&state["Health"]["Status"]);
+        if int(&container["RestartCount"]) > 0 && restarts_for_ever(&container) {
+            return Err(format!(
+                "{short} ended before it was ready, and is started again each time: `{} why {short}` says more",
+                app.program
+            )
+            .into());
+        }
         match (text(&state["Status"]), health) {
             ("running", "healthy") => return Ok(0),
-            // What ends as soon as it has begun has been seen to run, too.
-            ("running", "" | "none") if ran => return Ok(0),
-            ("running", "" | "none") => ran = true,
+            // What ends as soon as it has begun has been seen to run, too, and so has what begins anew then.
+            ("running", "" | "none") if started == text(&state["StartedAt"]) => return Ok(0),
+            ("running", "" | "none") => text(&state["StartedAt"]).clone_into(&mut started),
             ("running", "unhealthy") => {
                 return Err(format!("{short} is unhealthy: `{} why {short}` says more", app.program).into());
             }
@@ -57,5 +64,15 @@ pub(super) async fn wait(app: &App, id: &str, seconds: Option<i64>) -> Outcome<u
             .into());
         }
         sleep(PAUSE).await;
+    }
+}
+
+/// Whether its restart policy never gives up: then there is no last end to wait for.
+fn restarts_for_ever(container: &Json) -> bool {
+    let policy = &container["HostConfig"]["RestartPolicy"];
+    match text(&policy["Name"]) {
+        "always" | "unless-stopped" => true,
+        "on-failure" => int(&policy["MaximumRetryCount"]) == 0,
+        _ => false,
     }
 }

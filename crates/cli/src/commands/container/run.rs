@@ -62,7 +62,8 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     let created = create::create(app, matches, &request).await;
     let id = created.map_err(|failure| start_failure(&create::reported(app, "run", &failure, true)))?;
     let client = app.client().await?;
-    let _forward = matches.on("sig-proxy").then(|| Forward::start(client, &id));
+    // What is detached runs on when nobody waits for it any more.
+    let _forward = (matches.on("sig-proxy") && !matches.on("detach")).then(|| Forward::start(client, &id));
     let Attach { stdin, stdout, stderr } = request.attach;
     let attached = stdin || stdout || stderr;
     if !attached {
