@@ -60,8 +60,9 @@ fn collect(
     points: &mut BTreeMap<String, MountPoint>,
     keep: &mut Keep,
 ) -> Result<()> {
-    let mut own = BTreeSet::new();
     let host = record.host.clone();
+    refuse_contradictions(&host)?;
+    let mut own = BTreeSet::new();
     for from in host.volumes_from.iter().flatten() {
         if from.is_empty() {
             return Err(EngineError::invalid("volumes-from specification cannot be an empty string"));
@@ -88,14 +89,10 @@ fn collect(
                 "invalid volume specification: '{text}': idmap needs a user namespace of the container's own: --userns auto"
             )));
         }
-        let mut parts = text.split(':');
-        let target = parts.next().map(|first| parts.next().unwrap_or(first));
-        refuse_twice(&own, target.unwrap_or_default())?;
         let point = bind(engine, record, text, missing)?;
         add(points, &mut own, point)?;
     }
     for request in host.mounts.iter().flatten() {
-        refuse_twice(&own, &request.target)?;
         let point = mount(engine, record, request, missing, keep)?;
         add(points, &mut own, point)?;
     }
@@ -155,7 +152,21 @@ impl Default for VolumeWish {
     }
 }
 
-/// Before a volume is made for it.
+/// What is asked for at one place twice, before a volume is made for any: clients send binds in any order.
+fn refuse_contradictions(host: &HostConfig) -> Result<()> {
+    let of_bind = |text: &String| {
+        let mut parts = text.split(':');
+        parts.next().map(|first| parts.next().unwrap_or(first).to_owned())
+    };
+    let binds = host.binds.iter().flatten().filter_map(of_bind);
+    let mut own = BTreeSet::new();
+    for target in binds.chain(host.mounts.iter().flatten().map(|request| request.target.clone())) {
+        refuse_twice(&own, &target)?;
+        own.insert(clean(&target));
+    }
+    Ok(())
+}
+
 fn refuse_twice(own: &BTreeSet<String>, target: &str) -> Result<()> {
     let place = clean(target);
     if !target.starts_with('/') || !own.contains(&place) {
