@@ -26,6 +26,7 @@ use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch::{self, random_id};
 use crate::session::{Common, Told, lock};
+use crate::together::Commands;
 
 /// With more bytes of memory than this after a build, what is free of it goes back.
 const MUCH_MEMORY: u64 = 64 << 20;
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) spawner: Arc<Spawner>,
     pub(crate) options: BuilderOptions,
     pub(crate) cache: Cache,
+    pub(crate) commands: Commands,
     pub(crate) cache_mounts: CacheMounts,
     pub(crate) kept_contexts: Arc<KeptContexts>,
     spared: OnceLock<Spared>,
@@ -90,7 +92,17 @@ impl Builder {
         let cache_mounts = CacheMounts::new(scratch::caches(data_root), options.store.clone());
         let kept_contexts = Arc::new(KeptContexts::new(scratch::contexts(data_root)));
         let spared = OnceLock::new();
-        let shared = Shared { images, layers, spawner, options, cache, cache_mounts, kept_contexts, spared };
+        let shared = Shared {
+            images,
+            layers,
+            spawner,
+            options,
+            cache,
+            commands: Commands::default(),
+            cache_mounts,
+            kept_contexts,
+            spared,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 

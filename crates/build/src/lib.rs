@@ -85,6 +85,7 @@ mod state;
 mod statement;
 mod steps;
 mod tar;
+mod together;
 mod tree;
 mod url;
 mod why;

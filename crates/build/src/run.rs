@@ -3,16 +3,15 @@
 use std::fs;
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
-use wharf_dockerfile::{Run, RunNetwork, Source};
+use wharf_dockerfile::{MountKind, Run, RunNetwork, Source};
 use wharf_monitor::{Attach, Exit, Given, Launch, Restart, client};
 use wharf_reference::Digest;
 use wharf_report::chain;
@@ -20,12 +19,11 @@ use wharf_runtime::Rootfs;
 use wharf_snapshot::{Dating, Lower};
 
 use crate::bundle::{self, Command, MountSource, Mounted, Network};
-use crate::cancel::Cancel;
 use crate::command::{PROGRAMS, Prepared, prepare};
 use crate::entitlements::{host_network_denied, insecure_denied};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::foreign::foreign;
-use crate::frames::Frames;
+use crate::frames::{Frames, Piece};
 use crate::identity::Accounts;
 use crate::init_layer;
 use crate::metadata;
@@ -34,6 +32,7 @@ use crate::request::StepNetwork;
 use crate::scratch::{self, Scratch, random_id};
 use crate::session::{Outcome, Session};
 use crate::state::State;
+use crate::together::{Joined, Running};
 use crate::tree::moment;
 use crate::why::Inputs;
 
@@ -41,6 +40,49 @@ use crate::why::Inputs;
 const CLOCK_STEP: Duration = Duration::from_millis(10);
 /// How long a killed command has to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whose it is to run a command.
+enum Turn<'a> {
+    Run(Running<'a>),
+    /// Another build has run it.
+    Made(Outcome),
+}
+
+/// A command that is this build's to run.
+#[derive(Clone, Copy)]
+struct Step<'s> {
+    key: &'s Digest,
+    source: &'s Source,
+    running: &'s Running<'s>,
+}
+
+impl<'a> Session<'a> {
+    /// Finds out who runs a command. Where that is another build, hears it to its end.
+    fn join(&mut self, key: &Digest) -> Result<Turn<'a>> {
+        let common = self.common;
+        if self.no_cache {
+            return Ok(Turn::Run(Running::alone(&common.cancel)?));
+        }
+        loop {
+            let mut heard = match common.shared.commands.join(key, &common.cancel)? {
+                Joined::Own(running) => {
+                    // Another build may have made it meanwhile.
+                    return Ok(self.cached(key)?.map_or(Turn::Run(running), Turn::Made));
+                }
+                Joined::Other(heard) => heard,
+            };
+            while let Some(pieces) = heard.next()? {
+                pieces.into_iter().try_for_each(|piece| self.say(piece))?;
+                self.cancel.check()?;
+            }
+            drop(heard);
+            // It was heard at work: to whoever looks on it is made, and not found.
+            if let Some(outcome) = self.cached(key)? {
+                return Ok(Turn::Made(Outcome { cached: false, ..outcome }));
+            }
+        }
+    }
+}
 
 impl Session<'_> {
     /// Runs a command, or finds what it made before. The value is what the files are afterwards, and the outcome.
@@ -81,17 +123,30 @@ impl Session<'_> {
             return Ok((key, outcome));
         }
         self.ask_ahead(&mounts)?;
-        let shared = self.shared;
-        let cancel = self.cancel.clone();
-        let _making = shared.cache.claim(&key, &cancel)?;
-        // Another build may have made it meanwhile.
-        if let Some(outcome) = self.cached(&key)? {
-            self.note_inputs(source, inputs, &outcome)?;
-            return Ok((key, outcome));
+        let running = match self.join(&key)? {
+            Turn::Run(running) => running,
+            Turn::Made(outcome) => {
+                self.note_inputs(source, inputs, &outcome)?;
+                return Ok((key, outcome));
+            }
+        };
+        if mounts.iter().any(|mount| mount.kind == MountKind::Ssh) {
+            running.bind();
         }
-        let outcome = self.execute(state, &prepared, &asked, &network, &key, source)?;
+        let step = Step { key: &key, source, running: &running };
+        let done = self.execute(state, &prepared, &asked, &network, &step);
+        done.as_ref().err().iter().for_each(|error| running.fail(error));
+        let outcome = done?;
         self.note_inputs(source, inputs, &outcome)?;
         Ok((key, outcome))
+    }
+
+    /// Tells a piece of a command's output.
+    fn say(&self, piece: Piece) -> Result<()> {
+        if let Some(steps) = &self.output.steps {
+            steps.said(piece.stream, piece.text.as_bytes())?;
+        }
+        self.output.text(piece.classic())
     }
 
     fn execute(
@@ -100,10 +155,9 @@ impl Session<'_> {
         prepared: &Prepared,
         asked: &[Asked],
         network: &str,
-        key: &Digest,
-        source: &Source,
+        step: &Step<'_>,
     ) -> Result<Outcome> {
-        let shared = self.shared;
+        let (shared, Step { key, source, running }) = (self.shared, *step);
         // The clock of files is a little behind.
         let began = moment(jiff::Timestamp::now() - CLOCK_STEP);
         let id = random_id()?;
@@ -197,7 +251,9 @@ impl Session<'_> {
             transient: true,
         };
         self.output.text(format!(" ---> Running in {}\n", &id[..12]))?;
-        let exit = self.follow(&launch, given.as_ref(), &layers).map_err(|error| foreign(error, &state.image))?;
+        let exit = self
+            .follow(&launch, given.as_ref(), &layers, running, &dir.path)
+            .map_err(|error| foreign(error, &state.image))?;
         drop((given, mounts));
         if exit.code != 0 {
             let mut error = BuildError::command(&prepared.args.join(" "), exit.code);
@@ -206,7 +262,8 @@ impl Session<'_> {
             }
             return Err(error);
         }
-        self.output.text(format!(" ---> Removed intermediate container {}\n", &id[..12]))?;
+        let told = self.output.text(format!(" ---> Removed intermediate container {}\n", &id[..12]));
+        told.or_else(|_| running.desert())?;
         let empty = fs::read_dir(&upper)
             .map_err(|e| BuildError::system("what the command has written cannot be read", &e))?
             .next()
@@ -220,9 +277,9 @@ impl Session<'_> {
             until: moment(jiff::Timestamp::now()),
             below: shared.layers.archive_times(state.layers())?,
         };
-        let layer = shared.layers.commit_while(&upper, Some(below), Some(dating), &|| !self.cancel.is_cancelled());
-        if layer.is_err() {
-            self.cancel.check()?;
+        let layer = shared.layers.commit_while(&upper, Some(below), Some(dating), &|| running.is_wanted());
+        if layer.is_err() && !running.is_wanted() {
+            return Err(BuildError::cancelled());
         }
         let layer = layer?;
         self.made(key, Some(&layer), &source.text, state.date)
@@ -264,8 +321,15 @@ impl Session<'_> {
         Ok(files)
     }
 
-    /// Runs a command to its end, telling what it writes. Cancelled, it is killed first.
-    fn follow(&self, launch: &Launch, network: Option<&StepNetwork>, layers: &[Arc<OwnedFd>]) -> Result<Exit> {
+    /// Runs a command to its end, telling what it writes. When nobody wants it any more, it is killed first.
+    fn follow(
+        &self,
+        launch: &Launch,
+        network: Option<&StepNetwork>,
+        layers: &[Arc<OwnedFd>],
+        running: &Running<'_>,
+        dir: &Path,
+    ) -> Result<Exit> {
         let failing = |e: std::io::Error| BuildError::system("the command's output cannot be read", &e);
         let (mut ours, theirs) = UnixStream::pair().map_err(failing)?;
         let netns = network.map(|network| network.namespace.as_fd());
@@ -273,31 +337,31 @@ impl Session<'_> {
         let spawned = self.shared.spawner.launch(launch, &given, &[theirs.as_fd()]);
         drop(theirs);
         spawned.map_err(|error| launch_error(&error, error.exit_code()))?;
-        let mut running = Running { dir: &launch.dir, state_dir: &launch.state_dir, ended: false };
-        let told = self.tell(&mut ours);
+        let mut launched = Launched { dir: &launch.dir, state_dir: &launch.state_dir, ended: false };
+        let told = self.tell(&mut ours, running, dir);
         if told.is_ok() {
-            return running.wait(&self.cancel);
+            return launched.wait(running);
         }
-        running.kill();
+        launched.kill();
         // Until its end has been seen nothing of it may be removed.
-        let _ = running.wait_killed();
+        let _ = launched.wait_killed();
         told.and(Err(BuildError::cancelled()))
     }
 
-    /// Tells a command's output until it ends.
-    fn tell(&self, stream: &mut UnixStream) -> Result<()> {
+    /// Tells a command's output until it ends, to other builds by a file in `dir`.
+    fn tell(&self, stream: &mut UnixStream, running: &Running<'_>, dir: &Path) -> Result<()> {
         let mut frames = Frames::default();
         let mut bytes = vec![0; 32 << 10];
         loop {
-            wait_readable(stream.as_fd(), &self.cancel)?;
+            running.wait_readable(stream.as_fd())?;
             match stream.read(&mut bytes) {
                 Ok(0) => return Ok(()),
                 Ok(count) => {
                     for piece in frames.pieces(&bytes[..count]) {
-                        if let Some(steps) = &self.output.steps {
-                            steps.said(piece.stream, piece.text.as_bytes())?;
+                        running.keep(&piece, dir);
+                        if running.is_heard() {
+                            self.say(piece).or_else(|_| running.desert())?;
                         }
-                        self.output.text(piece.classic())?;
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -310,13 +374,13 @@ impl Session<'_> {
 }
 
 /// A command that has been launched. Dropped before its end, it is killed.
-struct Running<'a> {
+struct Launched<'a> {
     dir: &'a Path,
     state_dir: &'a Path,
     ended: bool,
 }
 
-impl Drop for Running<'_> {
+impl Drop for Launched<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.kill();
@@ -325,7 +389,7 @@ impl Drop for Running<'_> {
     }
 }
 
-impl Running<'_> {
+impl Launched<'_> {
     fn kill(&self) {
         if let Err(error) = client::signal(self.dir, Signal::KILL.as_raw(), true)
             && !error.is_gone()
@@ -335,8 +399,8 @@ impl Running<'_> {
     }
 
     /// Waits for the end, as long as it takes.
-    fn wait(&mut self, cancel: &Cancel) -> Result<Exit> {
-        let exit = self.exit(Some(cancel), None)?;
+    fn wait(&mut self, running: &Running<'_>) -> Result<Exit> {
+        let exit = self.exit(Some(running), None)?;
         self.ended = true;
         Ok(exit)
     }
@@ -347,9 +411,9 @@ impl Running<'_> {
         self.exit(None, Some(Instant::now() + PATIENCE))
     }
 
-    fn exit(&self, cancel: Option<&Cancel>, until: Option<Instant>) -> Result<Exit> {
+    fn exit(&self, running: Option<&Running<'_>>, until: Option<Instant>) -> Result<Exit> {
         if let Ok(mut watch) = client::watch(self.dir) {
-            while let Some(frame) = frame(&mut watch, cancel, until)? {
+            while let Some(frame) = frame(&mut watch, running, until)? {
                 if let Some(client::Event::Exited { exit, restarting: false }) = client::decode(&frame) {
                     return Ok(exit);
                 }
@@ -363,11 +427,11 @@ impl Running<'_> {
 }
 
 /// One frame of a watch: its length (32 bits, big endian) and its bytes. `None` at the end.
-fn frame(stream: &mut UnixStream, cancel: Option<&Cancel>, until: Option<Instant>) -> Result<Option<Vec<u8>>> {
+fn frame(stream: &mut UnixStream, running: Option<&Running<'_>>, until: Option<Instant>) -> Result<Option<Vec<u8>>> {
     /// More is no event.
     const MAX: usize = 16 << 20;
-    match (cancel, until) {
-        (Some(cancel), _) => wait_readable(stream.as_fd(), cancel)?,
+    match (running, until) {
+        (Some(running), _) => running.wait_readable(stream.as_fd())?,
         (None, Some(until)) => {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             stream
@@ -383,22 +447,6 @@ fn frame(stream: &mut UnixStream, cancel: Option<&Cancel>, until: Option<Instant
     let length = u32::from_be_bytes(length) as usize;
     let mut bytes = vec![0; length.min(MAX)];
     Ok(stream.read_exact(&mut bytes).is_ok().then_some(bytes))
-}
-
-/// Waits until there is something to read, or the build is over.
-fn wait_readable(fd: BorrowedFd<'_>, cancel: &Cancel) -> Result<()> {
-    loop {
-        let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(cancel, PollFlags::IN)];
-        let none: Option<&Timespec> = None;
-        match poll(&mut fds, none) {
-            Err(rustix::io::Errno::INTR) => continue,
-            done => done.map_err(|e| BuildError::system("the command cannot be waited for", &e))?,
-        };
-        cancel.check()?;
-        if !fds[0].revents().is_empty() {
-            return Ok(());
-        }
-    }
 }
 
 /// A command that did not come to run; 126 and 127 are its own fault. It has no exit code, as Docker has it.

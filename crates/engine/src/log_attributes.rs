@@ -8,6 +8,7 @@ use serde_json::json;
 use wharf_template::{Field, Template, TemplateError, Type};
 
 use crate::error::{EngineError, Result};
+use crate::log_remote::{NO_DRIVER, NOT_CREATED};
 use crate::record::Container;
 
 /// The chosen labels and variables, and the tag.
@@ -88,7 +89,7 @@ fn tag(record: &Container, text: &str) -> Result<String> {
     ];
     let fields = texts.map(|name| (name, Type::String)).into_iter().chain(others);
     let fields = fields.map(|(name, kind)| Field { name, json: name, omit_empty: false, kind }).collect();
-    let bad = |e: TemplateError| EngineError::invalid(format!("failed to initialize logging driver: {e}"));
+    let bad = |e: TemplateError| EngineError::invalid(format!("{NOT_CREATED}: {NO_DRIVER}: {e}"));
     let template = Template::parse_named("log-tag", text).map_err(bad)?;
     template.execute(&Type::object("*logger.Info", fields).view(&known)).map_err(bad)
 }

@@ -42,6 +42,11 @@ const COMMON: [&str; 11] = [
     "cache-compress",
 ];
 
+/// How moby begins what it says of a start that fails.
+pub(crate) const NOT_CREATED: &str = "failed to create task for container";
+/// And of one that fails for the log, also in a monitor's words.
+pub(crate) const NO_DRIVER: &str = "failed to initialize logging driver";
+
 /// A receiver whose name has not been looked up yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Receiver {
@@ -148,12 +153,16 @@ struct Subject<'a> {
 /// # Errors
 /// `System` when it cannot be, `InvalidParameter` for a tag that is none.
 pub(crate) fn of(record: &Container, attributes: &BTreeMap<String, String>) -> Result<Option<RemoteConfig>> {
-    if !is_remote(&record.host.log_config.driver) {
+    let driver = record.host.log_config.driver.as_str();
+    if !is_remote(driver) {
         return Ok(None);
+    }
+    let failed = |reason: String| EngineError::system(format!("{NOT_CREATED}: {NO_DRIVER}: {reason}"));
+    if driver == "journald" && !Path::new(JOURNAL_SOCKET).exists() {
+        return Err(failed("journald is not enabled on this host".into()));
     }
     let look_up = |host: &str| {
         let found = tokio::runtime::Handle::current().block_on(Resolver::system().lookup(host));
-        let failed = |reason: String| EngineError::system(format!("failed to initialize logging driver: {reason}"));
         let found = found.map_err(|error| failed(wharf_report::chain(&error)))?;
         found.first().copied().ok_or_else(|| failed(format!("{host} has no address")))
     };

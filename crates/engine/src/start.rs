@@ -165,11 +165,11 @@ impl Engine {
         let launched = self.inner.parts.spawner.launch(&launch, &given, &streams).map_err(|error| {
             let code = error.exit_code();
             // Docker's own words, as tools look for them.
-            let text = format!(
-                "failed to create task for container: failed to create shim task: OCI runtime create failed: runc \
-                 create failed: unable to start container process: {}",
-                wharf_report::chain(&error)
-            );
+            let reason = wharf_report::chain(&error);
+            let of_runtime = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start \
+                              container process: ";
+            let step = if reason.starts_with(log_remote::NO_DRIVER) { "" } else { of_runtime };
+            let text = format!("{}: {step}{reason}", log_remote::NOT_CREATED);
             // The user's command is at fault, not this engine.
             let kind = if matches!(code, 126 | 127) { EngineError::invalid(text) } else { EngineError::system(text) };
             (kind, i32::from(code))

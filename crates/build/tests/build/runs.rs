@@ -22,6 +22,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("runs::a_cancelled_build_leaves_nothing", a_cancelled_build_leaves_nothing),
     ("runs::a_dropped_build_leaves_nothing", a_dropped_build_leaves_nothing),
     ("runs::the_same_step_of_two_builds_runs_once", the_same_step_of_two_builds_runs_once),
+    ("runs::a_step_that_fails_fails_for_all_who_want_it", a_step_that_fails_fails_for_all_who_want_it),
+    ("runs::a_step_goes_on_for_those_who_still_want_it", a_step_goes_on_for_those_who_still_want_it),
     ("runs::what_is_refused", what_is_refused),
 ];
 
@@ -336,6 +338,61 @@ fn the_same_step_of_two_builds_runs_once(bench: &Bench) {
         builds.into_iter().map(|build| build.join().unwrap()).collect()
     });
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+/// Lines of the kernel's random numbers: who has the same has heard the same run.
+fn runs_heard(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.len() == 36 && line.matches('-').count() == 4).collect()
+}
+
+fn a_step_that_fails_fails_for_all_who_want_it(bench: &Bench) {
+    let files = [("Dockerfile", "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid; sleep 1; echo last; exit 3\n")];
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let builds: Vec<_> = (0..3).map(|_| scope.spawn(|| bench.try_build(&files))).collect();
+        builds.into_iter().map(|build| build.join().unwrap()).collect()
+    });
+    for outcome in &outcomes {
+        let error = outcome.result.as_ref().unwrap_err();
+        assert_eq!((error.kind, error.exit_code), (ErrorKind::Command, Some(3)), "{error}");
+        assert_eq!(error.place.as_deref().map(|place| &place[..13]), Some("Dockerfile:2:"));
+        assert_eq!(runs_heard(&outcome.text), runs_heard(&outcomes[0].text), "{}", outcome.text);
+        assert_eq!((runs_heard(&outcome.text).len(), outcome.text.matches("last\n").count()), (1, 1));
+    }
+    // It is not remembered.
+    assert_ne!(runs_heard(&bench.try_build(&files).text), runs_heard(&outcomes[0].text));
+}
+
+fn a_step_goes_on_for_those_who_still_want_it(bench: &Bench) {
+    let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id; cat /id; sleep 3\n";
+    let begin = || {
+        let (sender, receiver) = tokio::sync::mpsc::channel(16);
+        let (builder, asked) = (bench.builder.clone(), request(&[("Dockerfile", dockerfile)]));
+        (tokio::spawn(async move { builder.build(asked, sender).await }), receiver)
+    };
+    async fn run_heard(receiver: &mut tokio::sync::mpsc::Receiver<BuildEvent>) -> String {
+        loop {
+            if let BuildEvent::Stream(text) = receiver.recv().await.expect("the command runs")
+                && let [id] = runs_heard(&text)[..]
+            {
+                return id.to_owned();
+            }
+        }
+    }
+    let (id, heard) = bench.runtime.block_on(async {
+        let (first, mut of_first) = begin();
+        let heard = run_heard(&mut of_first).await;
+        let (second, mut of_second) = begin();
+        let (third, mut of_third) = begin();
+        assert_eq!([run_heard(&mut of_second).await, run_heard(&mut of_third).await], [heard.clone(), heard.clone()]);
+        // One is dropped, one has nobody who listens.
+        first.abort();
+        drop(of_third);
+        assert_eq!(third.await.unwrap().unwrap_err().kind, ErrorKind::Cancelled);
+        while of_second.recv().await.is_some() {}
+        (second.await.unwrap().unwrap(), heard)
+    });
+    let image = bench.images.resolve(id.as_str()).unwrap();
+    assert_eq!(bench.read(&image, "id").trim_end(), heard);
 }
 
 fn what_is_refused(bench: &Bench) {

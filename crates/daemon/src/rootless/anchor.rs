@@ -60,13 +60,14 @@ impl Anchor {
 
     /// Another one in the namespaces of one that was killed, if somebody else is still there.
     pub(super) fn replace(exec_root: &Path) {
-        let neighbour = Record::read(exec_root).and_then(|record| record.neighbour());
+        let record = Record::read(exec_root);
+        let neighbour = record.as_ref().and_then(Record::neighbour);
         match neighbour.map(|neighbour| Self::make(exec_root, &Place::Beside(neighbour))) {
             Some(Ok(_)) => {}
             Some(Err(error)) => tracing::warn!("nobody keeps the namespaces of the containers: {error}"),
             None => {
                 Record::remove(exec_root);
-                way_out::end(exec_root);
+                way_out::end(exec_root, record.map_or(0, |record| record.pid));
             }
         }
     }

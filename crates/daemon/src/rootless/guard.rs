@@ -63,12 +63,12 @@ pub(super) fn keep(exec_root: &Path) -> u8 {
                 return 1;
             }
         }
-        if !is_needed(&namespace, own, way_out::pid(exec_root)) {
+        if !is_needed(&namespace, own, way_out::pid(exec_root, own)) {
             // Only if it is this one that is noted.
             if Record::read(exec_root).is_some_and(|record| record.pid == own) {
                 Record::remove(exec_root);
             }
-            way_out::end(exec_root);
+            way_out::end(exec_root, own);
             return 0;
         }
         drop(file);

@@ -42,9 +42,9 @@ fn ready_file(exec_root: &Path) -> PathBuf {
     exec_root.join("way-out.ready")
 }
 
-/// The number of the one that runs.
-pub(super) fn pid(exec_root: &Path) -> Option<i32> {
-    noted(exec_root).map(|(it, _)| it.pid)
+/// The number of the one that runs for the anchor with this number.
+pub(super) fn pid(exec_root: &Path, anchor: i32) -> Option<i32> {
+    running(exec_root, anchor).map(|it| it.pid)
 }
 
 /// The one that was started for the anchor with this number, if it runs.
@@ -81,9 +81,10 @@ fn look(pid: i32) -> Option<(WayOut, Vec<String>)> {
     (program.starts_with("pasta") || program == "slirp4netns").then_some((WayOut { pid, process }, words))
 }
 
-/// Ends the one that is there.
-pub(super) fn end(exec_root: &Path) {
-    if let Some((it, _)) = noted(exec_root) {
+/// Ends the one that is there, also one of the anchor's whose launcher was killed before it could note it. Nobody starts
+/// another meanwhile, as the caller has the launchers' lock or is the launcher.
+pub(super) fn end(exec_root: &Path, anchor: i32) {
+    for (it, _) in noted(exec_root).into_iter().chain(unnoted(exec_root, anchor)) {
         it.end();
         let _ = fs::remove_file(pid_file(exec_root));
         let _ = fs::remove_file(log_file(exec_root));
@@ -217,7 +218,7 @@ mod tests {
         let mut other = Command::new("sleep").arg("100").spawn().unwrap();
         fs::write(pid_file(dir.path()), format!("{}\n", other.id())).unwrap();
         assert!(noted(dir.path()).is_none());
-        end(dir.path());
+        end(dir.path(), 7);
         assert!(other.try_wait().unwrap().is_none());
         other.kill().unwrap();
         other.wait().unwrap();

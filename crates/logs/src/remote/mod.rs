@@ -162,6 +162,8 @@ impl Remote {
         let mut messages = Vec::new();
         let stream = self.config.target.is_stream();
         match &self.config.form {
+            // As Docker: a record without a text says nothing.
+            Form::Syslog(_) if line.text.is_empty() => {}
             Form::Syslog(form) => messages.push(form.encode(&line)),
             Form::Gelf(form) => form.encode(&line, self.name, stream, &mut messages),
             Form::Fluentd(form) => messages.push(form.encode(&line)),

@@ -80,7 +80,13 @@ fn a_receiver_of_a_stream_gets_each_line_and_must_be_there() {
     // Nobody listens any more.
     let refused = d.sh(&options, "true");
     assert_eq!(refused.code, 125);
-    assert!(refused.err.contains("failed to initialize logging driver"), "{}", refused.err);
+    let words = "failed to create task for container: failed to initialize logging driver: ";
+    assert!(refused.err.contains(words), "{}", refused.err);
+    if !std::path::Path::new("/run/systemd/journal/socket").exists() {
+        let refused = d.sh("--log-driver journald", "true");
+        assert_eq!(refused.code, 125);
+        assert!(refused.err.contains(&format!("{words}journald is not enabled on this host")), "{}", refused.err);
+    }
     for (options, reason) in [
         ("--log-driver gelf", "gelf-address is a required parameter"),
         ("--log-driver syslog --log-opt max-size=1m", "unknown log opt 'max-size' for syslog log driver"),
