@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use wharf_image::{Form, Images};
+use wharf_image::{Form, Images, Packing};
 use wharf_reference::{Digest, Reference};
 
 use crate::BuildKit;
@@ -66,7 +66,7 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
                     )));
                 }
             }
-            "docker" | "oci" => {}
+            "docker" | "oci" => drop(packing(exporter)?),
             other => {
                 let message =
                     format!("the exporter {other:?} is not supported: there are image, local, tar, docker and oci");
@@ -74,7 +74,39 @@ pub(crate) fn check(exporters: &[Exporter]) -> Result<(), Status> {
             }
         }
     }
+    refuse_different(exporters)
+}
+
+/// There is one result, which all outputs get: refuses what only some of those are to have.
+fn refuse_different(exporters: &[Exporter]) -> Result<(), Status> {
+    let images: Vec<&Exporter> = exporters.iter().filter(|one| makes_image(one) || is_archive(one)).collect();
+    if images.iter().any(|one| annotations([*one]) != annotations([images[0]])) {
+        return Err(Status::unsupported(
+            "different annotations of several outputs are not supported: build them one after another",
+        ));
+    }
+    let mut forms = images.iter().filter(|one| makes_image(one)).map(|one| form(one));
+    let first = forms.next().transpose()?.flatten();
+    for other in forms {
+        if other? != first {
+            return Err(Status::unsupported(
+                "different forms of compression of several images are not supported: build them one after another",
+            ));
+        }
+    }
     Ok(())
+}
+
+fn is_archive(exporter: &Exporter) -> bool {
+    matches!(exporter.kind.as_str(), "docker" | "oci")
+}
+
+/// How the layers of an archive are asked for; as BuildKit has it with gzip, if nothing is said.
+fn packing(exporter: &Exporter) -> Result<Packing, Status> {
+    match attribute(exporter, "compression") {
+        "uncompressed" => Ok(Packing::Plain),
+        _ => form(exporter).map(Packing::Compressed),
+    }
 }
 
 /// The names that an exporter gives the image: between commas, whatever is around them.
@@ -108,10 +140,18 @@ pub(crate) fn all_repositories(exporters: &[Exporter]) -> Result<Vec<Reference>,
     Ok(all)
 }
 
-/// The form that layers are pushed in, of all exporters that make images.
+/// The form that layers are pushed in, of all exporters that make images; of those that make archives where there are none.
 pub(crate) fn all_forms(exporters: &[Exporter]) -> Result<Option<Form>, Status> {
-    let forms = exporters.iter().filter(|exporter| makes_image(exporter)).map(form).collect::<Result<Vec<_>, _>>()?;
-    Ok(forms.into_iter().flatten().next())
+    if let Some(exporter) = exporters.iter().find(|exporter| makes_image(exporter)) {
+        return form(exporter);
+    }
+    let packings = exporters.iter().filter(|exporter| is_archive(exporter)).map(packing);
+    for packing in packings {
+        if let Packing::Compressed(Some(form)) = packing? {
+            return Ok(Some(form));
+        }
+    }
+    Ok(None)
 }
 
 /// The form that layers are pushed in, if another is asked for than they have.
@@ -122,7 +162,9 @@ fn form(exporter: &Exporter) -> Result<Option<Form>, Status> {
         "gzip" => Ok(force.then_some(Form::Gzip)),
         "zstd" => Ok(Some(Form::Zstd)),
         other => Err(Status::unsupported(format!(
-            "compression={other} of the exporter image is not supported: there are gzip and zstd"
+            "compression={other} of the exporter {} is not supported: there are gzip and zstd{}",
+            exporter.kind,
+            if is_archive(exporter) { ", and uncompressed" } else { "" }
         ))),
     }
 }
@@ -134,14 +176,18 @@ pub(crate) fn needs_passing(exporters: &[Exporter], statements: &[String]) -> bo
 
 /// Names that the result has in archives alone.
 pub(crate) fn elsewhere(exporters: &[Exporter]) -> Vec<Reference> {
-    let archives = exporters.iter().filter(|exporter| matches!(exporter.kind.as_str(), "docker" | "oci"));
-    archives.flat_map(names).filter_map(|name| Reference::parse(name).ok()).collect()
+    exporters
+        .iter()
+        .filter(|exporter| is_archive(exporter))
+        .flat_map(names)
+        .filter_map(|name| Reference::parse(name).ok())
+        .collect()
 }
 
 /// `annotation.KEY`, `annotation-index.KEY`, `annotation[linux/amd64].KEY`, as `--annotation` has them.
-pub(crate) fn annotations(exporters: &[Exporter]) -> Vec<String> {
+pub(crate) fn annotations<'a>(exporters: impl IntoIterator<Item = &'a Exporter>) -> Vec<String> {
     let mut all = Vec::new();
-    for (name, value) in exporters.iter().flat_map(|exporter| &exporter.attrs) {
+    for (name, value) in exporters.into_iter().flat_map(|exporter| &exporter.attrs) {
         let Some(rest) = name.strip_prefix("annotation") else { continue };
         let Some((kind, key)) = rest.split_once('.') else { continue };
         let kind = kind.trim_start_matches('-');
@@ -173,13 +219,13 @@ pub(crate) async fn export(own: &BuildKit, job: &Job, results: &Results) -> Resu
                         push(own, job, exporter, &mut response).await?;
                     }
                 }
-                kind => {
+                _ => {
                     let session = own.inner.sessions.get(&job.request.session).await?;
-                    if matches!(kind, "docker" | "oci") {
+                    if is_archive(exporter) {
                         describe(exporter, results, &mut response);
                     }
-                    if matches!(kind, "docker" | "oci") && attribute(exporter, "tar") == "false" {
-                        let described = directory(own, job, &session, results, &response).await?;
+                    if is_archive(exporter) && attribute(exporter, "tar") == "false" {
+                        let described = directory(own, job, &session, exporter, results, &response).await?;
                         response.insert(DESCRIPTOR.into(), STANDARD.encode(described));
                         continue;
                     }
@@ -284,7 +330,7 @@ async fn send(
             }
         }
         kind => {
-            let named = named(images, results, response);
+            let named = named(images, exporter, results, response)?;
             let what = if kind == "oci" { "exporting to oci image format" } else { "exporting to docker image format" };
             (what, Output::Archive(named))
         }
@@ -303,24 +349,31 @@ pub(crate) struct Archived {
     index: Option<Digest>,
     /// Names that they get there.
     names: Vec<Reference>,
+    packing: Packing,
 }
 
 impl Archived {
-    /// Writes it as `docker save` does, which is an OCI layout as well.
+    /// Writes it as `docker save` does, which is an OCI layout as well, with layers as they are asked for.
     ///
     /// # Errors
     /// When an image cannot be read, or the output fails.
     pub(crate) fn write(&self, output: &mut dyn std::io::Write) -> Result<(), Status> {
-        let saved = self.images.save_as(&self.ids, self.index.as_ref(), &self.names, output);
+        let saved = self.images.save_as(&self.ids, self.index.as_ref(), &self.names, self.packing, output);
         saved.map_err(|e| Status::new(Code::Unknown, wharf_report::chain(&e)))
     }
 }
 
-fn named(images: Images, results: &Results, response: &HashMap<String, String>) -> Archived {
+fn named(
+    images: Images,
+    exporter: &Exporter,
+    results: &Results,
+    response: &HashMap<String, String>,
+) -> Result<Archived, Status> {
     let names = response.get(NAME).map(String::as_str).unwrap_or_default().split(',');
     let names = names.filter_map(|name| Reference::parse(name).ok()).map(Reference::tag_or_latest).collect();
     let index = main(results).and_then(|built| Digest::parse(built.index.as_deref()?).ok());
-    Archived { images, ids: results.values().map(|built| built.image.clone()).collect(), index, names }
+    let ids = results.values().map(|built| built.image.clone()).collect();
+    Ok(Archived { images, ids, index, names, packing: packing(exporter)? })
 }
 
 /// Writes images to a directory of the client's, which is a content store to it. The value is the descriptor for its index.
@@ -328,11 +381,12 @@ async fn directory(
     own: &BuildKit,
     job: &Job,
     session: &Session,
+    exporter: &Exporter,
     results: &Results,
     response: &HashMap<String, String>,
 ) -> Result<String, Status> {
     let step = job.progress.step("exporting to oci image format");
-    let archived = named(own.inner.engine.images().clone(), results, response);
+    let archived = named(own.inner.engine.images().clone(), exporter, results, response)?;
     let sent = match Store::new(session, directory::STORE) {
         Ok(store) => directory::send(store, archived).await,
         Err(status) => Err(status),
@@ -397,6 +451,8 @@ mod tests {
         for (kind, attribute, named) in [
             ("moby", ("dangling-name-prefix", "x"), "dangling-name-prefix"),
             ("moby", ("compression", "estargz"), "compression=estargz"),
+            ("moby", ("compression", "uncompressed"), "compression=uncompressed"),
+            ("oci", ("compression", "foo"), "gzip and zstd, and uncompressed"),
             ("image", ("push", "true"), "tag is needed"),
             ("cloud", ("a", "b"), "\"cloud\""),
         ] {
@@ -405,6 +461,31 @@ mod tests {
         }
         check(&[exporter("moby", &[("push", "true"), ("name", "a"), ("unpack", "true")]), exporter("local", &[])])
             .unwrap();
+    }
+
+    #[test]
+    fn what_only_one_of_several_is_to_have_is_refused() {
+        let noted = |kind: &str| exporter(kind, &[("annotation.a", "1")]);
+        check(&[noted("oci"), noted("moby"), exporter("local", &[])]).unwrap();
+        assert!(
+            check(&[noted("oci"), exporter("docker", &[])]).unwrap_err().message().contains("different annotations")
+        );
+        let zstd = exporter("moby", &[("compression", "zstd")]);
+        check(&[zstd.clone(), exporter("oci", &[])]).unwrap();
+        assert!(check(&[zstd, exporter("moby", &[])]).unwrap_err().message().contains("different forms"));
+    }
+
+    #[test]
+    fn layers_of_archives_are_compressed_unless_that_is_not_wanted() {
+        for (attrs, expected) in [
+            (&[][..], Packing::Compressed(None)),
+            (&[("compression", "gzip")], Packing::Compressed(None)),
+            (&[("compression", "gzip"), ("force-compression", "true")], Packing::Compressed(Some(Form::Gzip))),
+            (&[("compression", "zstd")], Packing::Compressed(Some(Form::Zstd))),
+            (&[("compression", "uncompressed")], Packing::Plain),
+        ] {
+            assert_eq!(packing(&exporter("oci", attrs)).unwrap(), expected);
+        }
     }
 
     #[test]

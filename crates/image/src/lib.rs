@@ -67,6 +67,7 @@ pub use progress::{Progress, ProgressSender};
 pub use prune_plan::PrunePlan;
 pub use push::Pushed;
 pub use remove::{Remove, Removed};
+pub use save::Packing;
 pub use seal::{Part, SealNames, package_url};
 pub use statement_files::StatementFile;
 pub use summary::ImageSummary;

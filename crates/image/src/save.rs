@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use wharf_archive::{ArchiveError, Writer};
 use wharf_distribution::{Descriptor, media_type};
 use wharf_reference::{Digest, Reference};
-use wharf_snapshot::{Layer, LayerBlob};
+use wharf_snapshot::{Form, Layer, LayerBlob};
 
 use crate::images::{ImageRecord, Images};
 use crate::index::platform_of;
@@ -17,6 +17,16 @@ use crate::passing::is_passing;
 use crate::rows::{Row, familiar, is_digest, key, repository};
 use crate::{ImageError, Result};
 
+/// How the layers of an archive are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// As they are, whatever they came as: as `docker save` has them.
+    #[default]
+    Plain,
+    /// As registries get them: in this form, or in that in which they came, else with gzip.
+    Compressed(Option<Form>),
+}
+
 impl Images {
     /// Writes images, by name or ID, with the names that were asked for. A repository without a tag means all its
     /// tags. Of an image that is here for several platforms all are written, or those that are asked for.
@@ -24,7 +34,28 @@ impl Images {
     /// # Errors
     /// `NotFound` before anything is written; then when the output fails.
     pub fn save(&self, names: &[String], platforms: &[String], output: &mut dyn Write) -> Result<()> {
-        self.save_chosen(&self.chosen(names, platforms)?, output)
+        self.save_chosen(&self.chosen(names, platforms)?, Packing::Plain, output)
+    }
+
+    /// As [`Self::save`], as one image that has these names in the archive, whatever it has here.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn save_named(
+        &self,
+        names: &[String],
+        there: &[Reference],
+        packing: Packing,
+        output: &mut dyn Write,
+    ) -> Result<()> {
+        let mut chosen = self.chosen(names, &[])?;
+        if !there.is_empty() && !chosen.is_empty() {
+            let mut one = chosen.remove(0);
+            one.images.extend(chosen.drain(..).flat_map(|other| other.images));
+            one.tags = there.iter().map(key).collect();
+            chosen.push(one);
+        }
+        self.save_chosen(&chosen, packing, output)
     }
 
     /// Writes images as those of one name for several platforms, under names that they need not have here; with what is
@@ -37,14 +68,15 @@ impl Images {
         images: &[Digest],
         index: Option<&Digest>,
         names: &[Reference],
+        packing: Packing,
         output: &mut dyn Write,
     ) -> Result<()> {
         let images = images.iter().map(|id| self.get(id)).collect::<Result<_>>()?;
         let tags = names.iter().map(key).collect();
-        self.save_chosen(&[Chosen { images, index: index.cloned(), tags }], output)
+        self.save_chosen(&[Chosen { images, index: index.cloned(), tags }], packing, output)
     }
 
-    fn save_chosen(&self, chosen: &[Chosen], output: &mut dyn Write) -> Result<()> {
+    fn save_chosen(&self, chosen: &[Chosen], packing: Packing, output: &mut dyn Write) -> Result<()> {
         let of = |one: &Chosen| one.images.iter().map(|image| self.hold(&image.diff_ids)).collect::<Vec<_>>();
         let _held: Vec<_> = chosen.iter().map(of).collect();
         let mut archive = Archive { writer: Writer::new(output), written: BTreeSet::new(), created: 0 };
@@ -68,14 +100,15 @@ impl Images {
                 ids.push(first.id.clone());
                 continue;
             }
-            let mut below = Vec::new();
+            let (mut below, mut layers) = (Vec::new(), None);
             for image in images {
-                let bytes = self.save_one(image, &mut archive)?;
-                let digest = Digest::sha256(&bytes);
-                archive.blob(&digest, &bytes)?;
-                let mut descriptor = Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64);
+                let (mut descriptor, own) = match packing {
+                    Packing::Plain => self.save_plain(image, &mut archive)?,
+                    Packing::Compressed(form) => self.save_compressed(image, form, &mut archive)?,
+                };
                 descriptor.platform = (images.len() > 1).then(|| platform_of(&image.config));
                 below.push(descriptor);
+                layers.get_or_insert(own);
             }
             match below.as_slice() {
                 [one] => index.extend(descriptors(one, tags)),
@@ -88,8 +121,8 @@ impl Images {
                 }
             }
             // Older readers know one platform of a name, the first.
-            let Some(first) = images.first() else { continue };
-            note(&mut docker, &mut repositories, first, tags, &self.plain_layers(first)?);
+            let Some((first, layers)) = images.first().zip(layers) else { continue };
+            note(&mut docker, &mut repositories, first, tags, &layers);
             ids.push(first.id.clone());
         }
         for (entry, parent) in docker.iter_mut().zip(self.parents_among(&ids)?) {
@@ -179,8 +212,25 @@ impl Images {
         Ok(images)
     }
 
-    /// Writes configuration and layers, and answers with the manifest that names them.
-    fn save_one(&self, image: &ImageRecord, archive: &mut Archive<'_>) -> Result<Vec<u8>> {
+    /// Writes an image with its layers as a registry gets them. The value is its manifest's descriptor, and its layers.
+    fn save_compressed(
+        &self,
+        image: &ImageRecord,
+        form: Option<Form>,
+        archive: &mut Archive<'_>,
+    ) -> Result<(Descriptor, Vec<Descriptor>)> {
+        let plan = self.plan(image, None, form)?;
+        archive.image(image);
+        archive.config(&image.id, &self.config_bytes(&image.id)?)?;
+        plan.layers.iter().try_for_each(|layer| archive.stored(self, &layer.digest))?;
+        archive.blob(&plan.stored.digest, &plan.bytes)?;
+        let layers = plan.layers.iter().map(|blob| Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size));
+        let manifest = Descriptor::new(&plan.stored.media_type, plan.stored.digest.clone(), plan.bytes.len() as u64);
+        Ok((manifest, layers.collect()))
+    }
+
+    /// Writes an image with its layers not compressed. The value is its manifest's descriptor, and its layers.
+    fn save_plain(&self, image: &ImageRecord, archive: &mut Archive<'_>) -> Result<(Descriptor, Vec<Descriptor>)> {
         let config = self.config_bytes(&image.id)?;
         archive.image(image);
         archive.config(&image.id, &config)?;
@@ -194,7 +244,11 @@ impl Images {
         if !annotations.is_empty() {
             manifest["annotations"] = json!(annotations);
         }
-        serde_json::to_vec(&manifest).map_err(ImageError::Config)
+        let bytes = serde_json::to_vec(&manifest).map_err(ImageError::Config)?;
+        let digest = Digest::sha256(&bytes);
+        archive.blob(&digest, &bytes)?;
+        let manifest = Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64);
+        Ok((manifest, self.plain_layers(image)?))
     }
 
     /// An image's layers as they are, not compressed.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use wharf_distribution::Manifest;
 use wharf_engine::spec::Config;
 use wharf_engine::{CommitOptions, Engine, EngineError};
-use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, ImageSummary, Progress, Removed};
+use wharf_image::{ContainerConfig, Form, ImageConfig, ImageRecord, ImageSummary, Packing, Progress, Removed};
 use wharf_reference::Reference;
 
 use super::progress::{progress, progress_line};
@@ -258,13 +258,33 @@ pub(super) async fn save(call: Call, mut names: Vec<String>) -> Result {
         return Err(ApiError::bad("no images were named"));
     }
     let platforms = platform::all(&call.query, "platform")?;
+    // Of our own: an archive as a build's output, compressed and under other names.
+    let packing = match call.query.get("compression") {
+        None | Some("" | "uncompressed") => Packing::Plain,
+        Some("any") => Packing::Compressed(None),
+        Some("gzip") => Packing::Compressed(Some(Form::Gzip)),
+        Some("zstd") => Packing::Compressed(Some(Form::Zstd)),
+        Some(other) => {
+            return Err(ApiError::bad(format!("unknown compression '{other}': give any, gzip, zstd or uncompressed")));
+        }
+    };
+    let there = call.query.all("as");
+    let there = there.iter().map(|name| Engine::parse_reference(name).map(Reference::tag_or_latest));
+    let there = there.collect::<std::result::Result<Vec<_>, _>>()?;
+    let own = packing != Packing::Plain || !there.is_empty();
+    if own && !platforms.is_empty() {
+        return Err(ApiError::bad("conflicting options: platform, and compression or as"));
+    }
     let engine = call.api.engine.clone();
     let wanted = (names.clone(), platforms.clone());
     // What is not there is said before the archive begins.
     blocking(move || Ok(engine.images().check_save(&wanted.0, &wanted.1)?)).await?;
     let engine = call.api.engine;
     Ok(tar(move |output| {
-        engine.images().save(&names, &platforms, output)?;
+        match own {
+            true => engine.images().save_named(&names, &there, packing, output)?,
+            false => engine.images().save(&names, &platforms, output)?,
+        }
         for image in names.iter().filter_map(|name| engine.images().resolve(name).ok()) {
             engine.tell_saved(&image.id);
         }

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use crate::build_inputs::{context, files, wharf};
+use crate::buildkit_outputs::file_of;
 use crate::kit::Daemon;
 use crate::ship::Registry;
 
@@ -37,6 +38,27 @@ fn results_go_where_they_are_asked_to() {
     assert_eq!(meta["image.name"], format!("{name},{}/other", registry.address));
     d.docker(&format!("rmi {name} {}/other", registry.address)).ok();
     d.docker(&format!("pull {}/other", registry.address)).ok();
+    // Layers of archives are as registries get them, unless something else is asked for.
+    for (words, kind) in [
+        ("", "+gzip"),
+        (",compression=zstd,name=z:1", "+zstd"),
+        (",compression=uncompressed,name=z:1", ".tar"),
+    ] {
+        wharf(&d, &dir, &format!("build -t here:1 -o type=oci,dest=packed.tar{words} .")).ok();
+        let index = file_of(&dir.join("packed.tar"), "index.json");
+        let first = &index["manifests"][0];
+        let named = if words.contains("name=") { "docker.io/library/z:1" } else { "docker.io/library/here:1" };
+        assert_eq!(first["annotations"]["io.containerd.image.name"], named, "{words}");
+        let blob = |digest: &serde_json::Value| format!("blobs/{}", digest.as_str().unwrap().replace(':', "/"));
+        let manifest = file_of(&dir.join("packed.tar"), &blob(&first["digest"]));
+        let layer = &manifest["layers"][0];
+        assert!(layer["mediaType"].as_str().unwrap().ends_with(kind), "{words}: {layer}");
+        let older = file_of(&dir.join("packed.tar"), "manifest.json");
+        assert_eq!(older[0]["Layers"][0], blob(&layer["digest"]));
+        d.docker("rmi here:1").ok();
+        let loaded = d.docker(&format!("load -q -i {}", dir.join("packed.tar").display())).ok();
+        assert_eq!(d.docker(&format!("inspect -f {{{{.Id}}}} {}", loaded.rsplit_once(' ').unwrap().1)).ok(), id);
+    }
     assert!(wharf(&d, &dir, "build --push .").err.contains("tag is needed when pushing to registry"));
     assert!(wharf(&d, &dir, "build -o type=nope .").err.contains("unknown type of output"));
 }

@@ -7,7 +7,7 @@ use crate::plugins::{directory, plugins};
 use crate::registries::peer;
 use crate::ship::Registry;
 
-fn file_of(archive: &std::path::Path, name: &str) -> serde_json::Value {
+pub(crate) fn file_of(archive: &std::path::Path, name: &str) -> serde_json::Value {
     let said = Command::new("tar").args(["-xOf"]).arg(archive).arg(name).output().unwrap();
     serde_json::from_str(&Said::from(said).ok()).unwrap()
 }

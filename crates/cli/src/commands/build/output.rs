@@ -21,6 +21,15 @@ pub(super) struct Files {
     split: Option<bool>,
 }
 
+/// How an image is in an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pack {
+    /// Its name there, or several between commas; else those that it has here.
+    name: Option<String>,
+    /// As the engine is asked for it; `any` without one.
+    compression: Option<String>,
+}
+
 /// One `--output`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Output {
@@ -29,9 +38,9 @@ pub(super) enum Output {
     /// The files, as an archive; to standard output without a place.
     Tar(Option<String>, Files),
     /// The image as an archive that `load` takes, which is an OCI layout, too.
-    Archive(Option<String>),
+    Archive(Option<String>, Pack),
     /// The image as a directory with an OCI layout.
-    Layout(PathBuf),
+    Layout(PathBuf, Pack),
     /// In the store, under this name too; pushed if that is asked, and in this form.
     Image { name: Option<String>, push: bool, compression: Option<String> },
 }
@@ -50,7 +59,7 @@ fn parse(text: &str) -> Result<Output, String> {
         return Ok(if place == "-" { Output::Tar(None, files) } else { Output::Local(place.into(), files) });
     }
     let (mut kind, mut dest, mut name, mut push, mut tar) = (String::new(), None, None, false, true);
-    let (mut compression, mut files) = (None, Files::default());
+    let (mut compression, mut forced, mut files) = (None, false, Files::default());
     for field in fields {
         let (key, value) = field.split_once('=').ok_or_else(|| format!("invalid value {field}: expected key=value"))?;
         let on = || match value {
@@ -64,9 +73,13 @@ fn parse(text: &str) -> Result<Output, String> {
             "name" => name = Some(value.to_owned()),
             "push" => push = on()?,
             // Without one of these the layers go as they came.
-            "compression" if matches!(value, "gzip" | "zstd") => compression = Some(value.to_owned()),
-            "compression" => return Err(format!("compression {value} is not supported: gzip and zstd are")),
-            "force-compression" => drop(on()?),
+            "compression" if matches!(value, "gzip" | "zstd" | "uncompressed") => compression = Some(value.to_owned()),
+            "compression" => {
+                return Err(format!(
+                    "compression {value} is not supported: gzip, zstd and, in archives, uncompressed are"
+                ));
+            }
+            "force-compression" => forced = on()?,
             key if annotation(key, value).is_some() => {}
             "tar" => tar = on()?,
             "attestation-prefix" => value.clone_into(&mut files.prefix),
@@ -78,14 +91,20 @@ fn parse(text: &str) -> Result<Output, String> {
     }
     let place = dest.clone().filter(|dest| dest != "-");
     let needs = |what: &str| format!("dest is required for {what} output");
+    let archive = matches!(kind.as_str(), "oci" | "docker") && (!tar || kind == "oci" || dest.is_some());
+    if !archive && compression.as_deref() == Some("uncompressed") {
+        return Err("compression uncompressed is not supported for images: gzip and zstd are".into());
+    }
+    // As BuildKit has it: what is compressed already stays as it is, unless another form is wanted.
+    let pack = Pack { name: name.clone(), compression: compression.clone().filter(|form| form != "gzip" || forced) };
     Ok(match kind.as_str() {
         "local" => Output::Local(place.ok_or_else(|| needs("local"))?.into(), files),
         "tar" => Output::Tar(place, files),
-        "oci" | "docker" if !tar => Output::Layout(place.ok_or_else(|| needs("a layout"))?.into()),
-        "oci" => Output::Archive(place),
+        "oci" | "docker" if !tar => Output::Layout(place.ok_or_else(|| needs("a layout"))?.into(), pack),
+        "oci" => Output::Archive(place, pack),
         // Without a place it is the engine's store, which has it anyway.
         "docker" if dest.is_none() => Output::Image { name, push: false, compression },
-        "docker" => Output::Archive(place),
+        "docker" => Output::Archive(place, pack),
         "image" => Output::Image { name, push, compression },
         "registry" => Output::Image { name, push: true, compression },
         "" => return Err(format!("type is required for output: {text:?}")),
@@ -125,7 +144,7 @@ pub(super) fn of(matches: &Matches) -> Outcome<Vec<Output>> {
     }
     for output in &all {
         match output {
-            Output::Tar(place, _) | Output::Archive(place) => {
+            Output::Tar(place, _) | Output::Archive(place, _) => {
                 download::refuse_terminal(place.as_deref())?;
                 download::check(place.as_deref())?;
             }
@@ -137,7 +156,7 @@ pub(super) fn of(matches: &Matches) -> Outcome<Vec<Output>> {
 
 impl Output {
     pub(super) fn is_stdout(&self) -> bool {
-        matches!(self, Self::Tar(None, _) | Self::Archive(None))
+        matches!(self, Self::Tar(None, _) | Self::Archive(None, _))
     }
 
     /// Further names of the result.
@@ -158,7 +177,7 @@ impl Output {
                 };
                 download::save(files.of(client, one, "").send().await?, place.as_deref()).await
             }
-            Self::Archive(place) => download::save(images(client, made, names).await?, place.as_deref()).await,
+            Self::Archive(place, pack) => download::save(pack.of(client, made, names).await?, place.as_deref()).await,
             Self::Local(dir, files) => {
                 for one in made {
                     // As BuildKit has it.
@@ -171,7 +190,7 @@ impl Output {
                 }
                 Ok(())
             }
-            Self::Layout(dir) => into(images(client, made, names).await?, dir).await,
+            Self::Layout(dir, pack) => into(pack.of(client, made, names).await?, dir).await,
         }
     }
 }
@@ -188,15 +207,17 @@ impl Files {
     }
 }
 
-async fn images(client: &Client, made: &[Made], names: &[String]) -> Outcome<wharf_client::Response> {
-    let mut request = client.get("/images/get");
-    if names.is_empty() {
-        request = made.iter().fold(request, |request, one| request.query("names", &one.id));
+impl Pack {
+    /// Asks for what was made as an archive. `names` are those by which the engine knows it.
+    async fn of(&self, client: &Client, made: &[Made], names: &[String]) -> Outcome<wharf_client::Response> {
+        let mut request = client.get("/images/get").query("compression", self.compression.as_deref().unwrap_or("any"));
+        if names.is_empty() {
+            request = made.iter().fold(request, |request, one| request.query("names", &one.id));
+        }
+        request = names.iter().fold(request, |request, name| request.query("names", name));
+        let there = self.name.iter().flat_map(|names| names.split(','));
+        Ok(there.fold(request, |request, name| request.query("as", name)).send().await?)
     }
-    for name in names {
-        request = request.query("names", name);
-    }
-    Ok(request.send().await?)
 }
 
 /// Unpacks a stream into a directory. What is there stays, unless it has the name of what comes.
@@ -260,11 +281,23 @@ mod tests {
         let text = "type=local,dest=d,attestation-prefix=p-,platform-split=false";
         assert_eq!(parse(text).unwrap(), Output::Local("d".into(), files));
         assert_eq!(parse("type=tar,dest=f").unwrap(), Output::Tar(Some("f".into()), Files::default()));
-        assert_eq!(parse("type=oci,dest=-").unwrap(), Output::Archive(None));
-        assert_eq!(parse("type=oci,dest=d,tar=false").unwrap(), Output::Layout("d".into()));
+        assert_eq!(parse("type=oci,dest=-").unwrap(), Output::Archive(None, Pack::default()));
+        assert_eq!(parse("type=oci,dest=d,tar=false").unwrap(), Output::Layout("d".into(), Pack::default()));
         let image = |name: Option<&str>, push| Output::Image { name: name.map(str::to_owned), push, compression: None };
         assert_eq!(parse("type=docker").unwrap(), image(None, false));
-        assert_eq!(parse("type=docker,dest=f").unwrap(), Output::Archive(Some("f".into())));
+        assert_eq!(parse("type=docker,dest=f").unwrap(), Output::Archive(Some("f".into()), Pack::default()));
+        let pack =
+            |compression: Option<&str>| Pack { name: Some("n".into()), compression: compression.map(str::to_owned) };
+        for (text, expected) in [
+            ("compression=gzip", None),
+            ("compression=gzip,force-compression=true", Some("gzip")),
+            ("compression=zstd", Some("zstd")),
+            ("compression=uncompressed", Some("uncompressed")),
+        ] {
+            let parsed = parse(&format!("type=oci,dest=-,name=n,{text}")).unwrap();
+            assert_eq!(parsed, Output::Archive(None, pack(expected)), "{text}");
+        }
+        assert!(parse("type=image,compression=uncompressed").is_err());
         assert_eq!(parse("type=registry,name=a/b").unwrap(), image(Some("a/b"), true));
         assert_eq!(parse("type=image,push=true,annotation.a=b").unwrap(), image(None, true));
         let zstd =
