@@ -115,6 +115,9 @@ pub struct Reader {
     options: ReadOptions,
     /// The file that is read now, and those after it.
     sources: VecDeque<Source>,
+    /// Where the last of them ended when it was opened, if what comes later is not wanted: a container may write as fast as
+    /// somebody reads.
+    end: Option<u64>,
     buffer: Vec<u8>,
     /// What of the buffer has been given out.
     start: usize,
@@ -133,13 +136,17 @@ impl Reader {
     /// `File`.
     pub fn open(path: &Path, options: ReadOptions) -> Result<Self> {
         let mut sources = files(path)?;
+        let newest = sources.back().filter(|source| !options.follow && source.packed.is_none());
+        let end = newest.map(|source| source.file.metadata().map(|found| found.len())).transpose();
+        let end = end.map_err(LogError::file("read", path))?;
         if let Some(tail) = options.tail {
-            tail::keep_last(&mut sources, tail, path).map_err(LogError::file("read", path))?;
+            tail::keep_last(&mut sources, tail, path, end).map_err(LogError::file("read", path))?;
         }
         Ok(Self {
             path: path.into(),
             options,
             sources,
+            end,
             buffer: Vec::new(),
             start: 0,
             scanned: 0,
@@ -244,8 +251,10 @@ impl Reader {
     }
 
     fn read(&mut self) -> Result<bool> {
+        let end = self.end.filter(|_| self.sources.len() == 1).unwrap_or(u64::MAX);
         let Some(source) = self.sources.front_mut() else { return Ok(false) };
         let position = source.position;
+        let most = usize::try_from(end.saturating_sub(position)).unwrap_or(BLOCK).min(BLOCK);
         let file = source.content(&self.path).map_err(LogError::file("read", &self.path))?;
         if self.start > 0 {
             self.buffer.drain(..self.start);
@@ -253,7 +262,7 @@ impl Reader {
             self.start = 0;
         }
         let have = self.buffer.len();
-        self.buffer.resize(have + BLOCK, 0);
+        self.buffer.resize(have + most, 0);
         let got = loop {
             match file.read_at(&mut self.buffer[have..], position) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

@@ -11,12 +11,19 @@ use crate::reader::Source;
 /// Bytes that are looked at together.
 const BLOCK: usize = 64 << 10;
 
-/// Drops the files, and passes over the part of the first that is left, that come before the last `count` lines.
-pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64, log: &Path) -> io::Result<()> {
+/// Drops the files, and passes over the part of the first that is left, that come before the last `count` lines. Of the last
+/// file that counts which is before `end`.
+pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64, log: &Path, end: Option<u64>) -> io::Result<()> {
+    let last = sources.len().saturating_sub(1);
     let mut wanted = count;
     for index in (0..sources.len()).rev() {
         let source = &mut sources[index];
-        let (position, found) = last_lines(source.content(log)?, wanted)?;
+        let file = source.content(log)?;
+        let size = match end.filter(|_| index == last) {
+            Some(end) => end,
+            None => file.metadata()?.len(),
+        };
+        let (position, found) = last_lines(file, size, wanted)?;
         source.position = position;
         // Read once more in its turn: one at a time takes room.
         source.put_away();
@@ -29,9 +36,8 @@ pub(crate) fn keep_last(sources: &mut VecDeque<Source>, count: u64, log: &Path) 
     Ok(())
 }
 
-/// Where the last `count` lines of the file begin, and how many there are, at most `count`.
-fn last_lines(file: &File, count: u64) -> io::Result<(u64, u64)> {
-    let size = file.metadata()?.len();
+/// Where the last `count` lines of the file, which has `size` bytes, begin, and how many there are, at most `count`.
+fn last_lines(file: &File, size: u64, count: u64) -> io::Result<(u64, u64)> {
     let mut block = vec![0; BLOCK];
     let mut end = size;
     // The line feed at the very end closes the last line, it does not begin another.

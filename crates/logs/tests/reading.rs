@@ -72,6 +72,27 @@ fn the_last_entries_of_a_large_file_are_found() {
 }
 
 #[test]
+fn who_does_not_follow_gets_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c-json.log");
+    // What is rotated away meanwhile is no reason to go on either.
+    let options = LogOptions { max_size: Some(20_000), max_files: 10, ..LogOptions::default() };
+    write(&path, options, 0..100);
+    for tail in [None, Some(3)] {
+        let written = read(&path, ReadOptions { tail: Some(1), ..ReadOptions::default() })[0] + 1;
+        let mut reader = Reader::open(&path, ReadOptions { tail, ..ReadOptions::default() }).unwrap();
+        write(&path, options, written..written + 1_000);
+        let mut all = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap() {
+            all.push(std::str::from_utf8(&entry.line).unwrap().trim_end().parse::<i64>().unwrap());
+        }
+        assert!(reader.is_over());
+        let first = if tail.is_some() { written - 3 } else { 0 };
+        assert_eq!(all, (first..written).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn times_and_streams_are_chosen() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");

@@ -39,11 +39,9 @@ fn results_go_where_they_are_asked_to() {
     d.docker(&format!("rmi {name} {}/other", registry.address)).ok();
     d.docker(&format!("pull {}/other", registry.address)).ok();
     // Layers of archives are as registries get them, unless something else is asked for.
-    for (words, kind) in [
-        ("", "+gzip"),
-        (",compression=zstd,name=z:1", "+zstd"),
-        (",compression=uncompressed,name=z:1", ".tar"),
-    ] {
+    for (words, kind) in
+        [("", "+gzip"), (",compression=zstd,name=z:1", "+zstd"), (",compression=uncompressed,name=z:1", ".tar")]
+    {
         wharf(&d, &dir, &format!("build -t here:1 -o type=oci,dest=packed.tar{words} .")).ok();
         let index = file_of(&dir.join("packed.tar"), "index.json");
         let first = &index["manifests"][0];
