@@ -97,6 +97,7 @@ impl Destination<'_> {
     /// # Errors
     /// When a directory would be replaced by a file or the other way round, or nobody waits for it any more.
     pub(crate) fn copy(&self, plan: &mut Plan<'_>, selected: &Selected, cancel: &Cancel) -> Result<()> {
+        plan.begin_source();
         match &selected.shape {
             Shape::Named(name) => {
                 let place = self.place(plan, Path::new(name))?;
@@ -150,7 +151,7 @@ impl Destination<'_> {
                 tree: selected.tree.clone(),
                 path: item.from.clone(),
                 size: item.found.size,
-                inode: item.found.inode,
+                inode: item.found.inode.map(|inode| plan.inode(inode)),
             },
             Kind::Symlink => Content::Link(item.found.link.clone()),
             Kind::CharacterDevice | Kind::BlockDevice => Content::Device(item.found.device),

@@ -39,12 +39,15 @@ pub(crate) enum Content {
         tree: Tree,
         path: PathBuf,
         size: u64,
-        inode: Option<(u64, u64)>,
+        inode: Option<Inode>,
     },
     Bytes(Vec<u8>),
     Link(OsString),
     Device(u64),
 }
+
+/// A file among those of one source ([`Plan::begin_source`]), by its file system and its number there.
+pub(crate) type Inode = (usize, u64, u64);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
@@ -66,6 +69,8 @@ pub(crate) struct Plan<'a> {
     expected: BTreeMap<PathBuf, Attributes>,
     /// What archives say of `below`, if files have other times there.
     times: Option<ArchiveTimes>,
+    /// Sources that have been begun.
+    sources: usize,
 }
 
 impl<'a> Plan<'a> {
@@ -73,7 +78,7 @@ impl<'a> Plan<'a> {
     pub(crate) fn new(below: &'a RootDir, owner: (u32, u32), mtime: (i64, u32)) -> Self {
         let fresh = Attributes { kind: Kind::Directory, mode: 0o755, owner, mtime, xattrs: Vec::new() };
         let expected = BTreeMap::new();
-        Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh, expected, times: None }
+        Self { below, entries: BTreeMap::new(), replaced: BTreeSet::new(), fresh, expected, times: None, sources: 0 }
     }
 
     /// Directories that are there already get the times that archives say.
@@ -92,6 +97,16 @@ impl<'a> Plan<'a> {
         let mtime = self.fresh.mtime;
         self.expected = expected.into_iter().map(|(path, found)| (path, Attributes { mtime, ..found })).collect();
         self
+    }
+
+    /// Another source: what has two names of one file in it has them in the layer, and not in two sources.
+    pub(crate) fn begin_source(&mut self) {
+        self.sources += 1;
+    }
+
+    /// What names a file of the source that was begun last.
+    pub(crate) fn inode(&self, (device, number): (u64, u64)) -> Inode {
+        (self.sources, device, number)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -263,7 +278,7 @@ impl<'a> Plan<'a> {
     /// When something cannot be read, or the output fails.
     pub(crate) fn pack(&self, output: &mut dyn Write, clamp: Option<i64>, cancel: &Cancel) -> Result<()> {
         let mut tar = Tar::new(output);
-        let mut names: HashMap<(u64, u64), &Path> = HashMap::new();
+        let mut names: HashMap<Inode, &Path> = HashMap::new();
         for (path, entry) in &self.entries {
             cancel.check()?;
             let mut attributes = entry.attributes.clone();
@@ -295,7 +310,7 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// When something cannot be read or the disk refuses.
     pub(crate) fn write(self, upper: &RootDir, cancel: &Cancel) -> Result<()> {
-        let mut names: HashMap<(u64, u64), PathBuf> = HashMap::new();
+        let mut names: HashMap<Inode, PathBuf> = HashMap::new();
         let mut parent: Option<(PathBuf, RootDir)> = None;
         for (path, entry) in &self.entries {
             cancel.check()?;

@@ -179,9 +179,10 @@ impl Session<'_> {
         let given = self.network_of(&id, network)?;
         let files = self.etc_files(&dir, given.as_ref(), network)?;
         let (upper, work) = (dir.sub("upper")?, dir.sub("work")?);
-        // The root of what is written is the root that the command sees.
+        // The root of what is written is the root that the command sees. As with Docker everybody may look into it, also where
+        // an archive was made of a directory that was its owner's alone.
         let top = below.metadata("", true)?;
-        fs::set_permissions(&upper, fs::Permissions::from_mode(top.st_mode & 0o7777))
+        fs::set_permissions(&upper, fs::Permissions::from_mode(top.st_mode & 0o7777 | 0o755))
             .and_then(|()| std::os::unix::fs::chown(&upper, Some(top.st_uid), Some(top.st_gid)))
             .map_err(|e| BuildError::system("the command's root cannot be made", &e))?;
         let mut lowers = shared.layers.lowers(state.layers())?;

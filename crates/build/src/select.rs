@@ -98,7 +98,8 @@ impl Selection<'_> {
         }
         let mut all = Vec::new();
         for path in self.matches(&path)? {
-            all.extend(self.one(&path, source)?);
+            // Which of those that match leads nowhere, and not that nothing matches.
+            all.extend(self.one(&path, &path.to_string_lossy())?);
         }
         Ok(all)
     }

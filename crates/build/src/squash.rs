@@ -205,9 +205,12 @@ fn hide_below(plan: &Plan<'_>, seen: &mut Seen<'_>, dir: &Path, hidden: &mut BTr
 fn entry(whole: &Tree, path: &Path, found: Found) -> Entry {
     let content = match found.attributes.kind {
         Kind::Directory | Kind::Fifo => Content::Nothing,
-        Kind::File => {
-            Content::File { tree: whole.clone(), path: path.to_owned(), size: found.size, inode: found.inode }
-        }
+        Kind::File => Content::File {
+            tree: whole.clone(),
+            path: path.to_owned(),
+            size: found.size,
+            inode: found.inode.map(|(device, number)| (0, device, number)),
+        },
         Kind::Symlink => Content::Link(found.link),
         Kind::CharacterDevice | Kind::BlockDevice => Content::Device(found.device),
     };

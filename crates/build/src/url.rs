@@ -7,6 +7,16 @@ pub(crate) fn is_url(source: &str) -> bool {
     lower.starts_with("http://") || lower.starts_with("https://")
 }
 
+/// A URL as it may be shown: without the password in it (moby/buildkit `util/urlutil.RedactCredentials`).
+pub(crate) fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}{path}"),
+        None => url.to_owned(),
+    }
+}
+
 /// The last part of a URL's path, as the name of its file.
 pub(crate) fn url_name(url: &str) -> Option<String> {
     let path = url.split(['#', '?']).next()?.split_once("://")?.1.split_once('/')?.1;
@@ -19,6 +29,12 @@ pub(crate) fn url_name(url: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        assert_eq!(redacted("https://u:p@h/a@b"), "https://xxxxx:xxxxx@h/a@b");
+        assert_eq!(redacted("https://h/a@b"), "https://h/a@b");
+    }
 
     #[test]
     fn names_are_the_last_part_of_the_path() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use std::os::fd::AsFd;
 
+use flate2::write::MultiGzDecoder;
 use wharf_build::{BuildError, ErrorKind, Fetch, NetworkSource, Pending, RegistryCredentials, StepNetwork};
 use wharf_engine::Engine;
 use wharf_engine::etc::ResolvConf;
@@ -34,13 +35,21 @@ impl Fetch for Outside {
         })
     }
 
-    fn download<'a>(&'a self, url: &'a str, mut to: File) -> Pending<'a, Option<i64>> {
+    fn download<'a>(&'a self, url: &'a str, to: File) -> Pending<'a, Option<i64>> {
         Box::pin(async move {
             let fail = |reason: String| BuildError::invalid(format!("ADD failed: {reason}"));
             let mut document = self.client.document(url).await.map_err(|e| fail(e.message()))?;
+            let mut plain = Some(to.try_clone().map_err(|e| fail(wharf_report::os(&e)))?);
+            let mut gzip = document.is_gzip_encoded().then(|| plain.take()).flatten().map(MultiGzDecoder::new);
             while let Some(bytes) = document.chunk().await.map_err(|e| fail(e.message()))? {
-                to.write_all(&bytes).map_err(|e| fail(wharf_report::os(&e)))?;
+                let written = match (&mut plain, &mut gzip) {
+                    (Some(file), _) => file.write_all(&bytes),
+                    (None, Some(gzip)) => gzip.write_all(&bytes),
+                    (None, None) => Ok(()),
+                };
+                written.map_err(|e| fail(wharf_report::os(&e)))?;
             }
+            gzip.map(MultiGzDecoder::finish).transpose().map_err(|e| fail(wharf_report::os(&e)))?;
             Ok(document.modified())
         })
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::header::{ACCEPT_ENCODING, HeaderValue, LAST_MODIFIED};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderValue, LAST_MODIFIED};
 use hyper::{Method, StatusCode, Uri};
 
 use crate::address::{Address, Origin};
@@ -32,7 +32,7 @@ impl fmt::Debug for Document {
 }
 
 impl Client {
-    /// Asks for the file at `url` (http or https), without any credentials.
+    /// Asks for the file at `url` (http or https), without any credentials but those that are in it.
     ///
     /// # Errors
     /// `Address` for what is no such address; `Document` when the server does not have it; all of a request.
@@ -40,11 +40,13 @@ impl Client {
         self.document_as(url, None).await
     }
 
-    /// As [`Self::document`]; the credentials are shown to the server itself, if it asks for them.
+    /// As [`Self::document`]; the credentials are shown to the server itself, if it asks for them. Those of the address go first.
     ///
     /// # Errors
     /// As [`Self::document`].
     pub async fn document_as(&self, url: &str, credentials: Option<Credentials>) -> Result<Document> {
+        let (url, own) = without_user(url);
+        let (url, credentials) = (url.as_str(), own.or(credentials));
         let wrong = || DistributionError::Address(url.to_owned());
         // Only the server's business is sent: a fragment is the reader's (RFC 9110, section 4.2.5).
         let uri: Uri = url.split('#').next().unwrap_or_default().parse().map_err(|_| wrong())?;
@@ -70,7 +72,25 @@ impl Client {
     }
 }
 
+/// An address without the user in it, and who that is (RFC 3986, section 3.2.1).
+fn without_user(url: &str) -> (String, Option<Credentials>) {
+    let none = || (url.to_owned(), None);
+    let Some((scheme, rest)) = url.split_once("://") else { return none() };
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let Some((user, host)) = authority.rsplit_once('@') else { return none() };
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let plain = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    (format!("{scheme}://{host}{path}"), Some(Credentials::new(plain(name), plain(password))))
+}
+
 impl Document {
+    /// Whether what comes is compressed with gzip, and the file is not: some servers have it in no other form, whatever they
+    /// are asked for (RFC 9110, section 8.4).
+    pub fn is_gzip_encoded(&self) -> bool {
+        let encoding = self.reply.header(CONTENT_ENCODING.as_str()).unwrap_or_default().trim();
+        ["gzip", "x-gzip"].iter().any(|gzip| encoding.eq_ignore_ascii_case(gzip))
+    }
+
     /// When it was changed last, in seconds since the epoch, if the server says so.
     pub fn modified(&self) -> Option<i64> {
         parse_date(self.reply.header(LAST_MODIFIED.as_str())?)
@@ -105,6 +125,17 @@ fn parse_date(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn users_of_addresses_are_no_part_of_the_host() {
+        let of = |url: &str| {
+            let (url, user) = without_user(url);
+            (url, user.map(|user| (user.username, user.password)))
+        };
+        assert_eq!(of("http://h/a@b"), ("http://h/a@b".into(), None));
+        assert_eq!(of("https://u:p%40%3a@h:8/x"), ("https://h:8/x".into(), Some(("u".into(), "p@:".into()))));
+        assert_eq!(of("https://token@h?q"), ("https://h?q".into(), Some(("token".into(), String::new()))));
+    }
 
     #[test]
     fn dates_are_those_of_http() {

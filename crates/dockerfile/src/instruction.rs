@@ -216,8 +216,9 @@ impl Copy {
             sources: all(&self.sources)?,
             contents: self.contents.iter().map(content).collect::<Result<_, ExpandError>>()?,
             destination: one(&self.destination)?,
-            chown: maybe(&self.chown)?,
-            chmod: maybe(&self.chmod)?,
+            // As BuildKit has it: a variable without a value asks for nothing.
+            chown: maybe(&self.chown)?.filter(|text| !text.is_empty()),
+            chmod: maybe(&self.chmod)?.filter(|text| !text.is_empty()),
             exclude: all(&self.exclude)?,
             checksum: maybe(&self.checksum)?,
             ..self.clone()

@@ -76,6 +76,7 @@ pub fn checkout(repository: &Repository, dir: &Path, options: &Options<'_>) -> R
         }
     }
     if options.keep_git_dir {
+        keep_tag(&git, repository.reference.as_deref());
         tidy(dir, &git).map_err(about)?;
     } else {
         remove_git_dirs(dir)?;
@@ -115,6 +116,21 @@ fn fetch(git: &dyn Fn(&[&str]) -> Result<String>, wanted: &str) -> Result<String
     }
     git(&["fetch", "--quiet", "--no-recurse-submodules", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"])?;
     Ok(format!("{wanted}^{{commit}}"))
+}
+
+/// Has the tag in `.git` that was asked for, as BuildKit does: `git describe` gives programs their versions. Any other name is
+/// no tag there, and nothing is done.
+fn keep_tag(git: &dyn Fn(&[&str]) -> Result<String>, reference: Option<&str>) {
+    let name = reference.map(|name| name.strip_prefix("refs/tags/").unwrap_or(name));
+    if let Some(name) = name.filter(|name| !name.starts_with("refs/") && !is_hex(name)) {
+        let tag = format!("+refs/tags/{name}:refs/tags/{name}");
+        for depth in [&["--depth=1"][..], &[]] {
+            let fetch = [&["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"], depth, &["origin", &tag]];
+            if git(&fetch.concat()).is_ok() {
+                return;
+            }
+        }
+    }
 }
 
 /// Takes out of `.git` what depends on the moment: the same commit gives the same files.

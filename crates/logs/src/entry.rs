@@ -28,6 +28,9 @@ pub struct Entry {
 pub(crate) struct Encoder {
     /// As [`encode_attributes`] makes it.
     pub(crate) attributes: Vec<u8>,
+    /// Lines that are no UTF-8 keep their bytes, as with Docker's driver `local`: in a field of our own, each byte as the
+    /// character of that number.
+    pub(crate) raw: bool,
     second: Option<i64>,
     text: String,
 }
@@ -35,8 +38,16 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// Appends one entry: `{"log":"…\n","stream":"stdout","time":"2026-01-02T03:04:05.06Z"}` and a line feed.
     pub(crate) fn encode(&mut self, out: &mut Vec<u8>, line: &[u8], whole: bool, stream: Stream, time: Timestamp) {
-        out.extend_from_slice(b"{\"log\":\"");
-        escape(out, line);
+        if self.raw && std::str::from_utf8(line).is_err() {
+            out.extend_from_slice(b"{\"raw\":\"");
+            line.iter().for_each(|byte| match byte.is_ascii() {
+                true => escape(out, std::slice::from_ref(byte)),
+                false => escaped(out, *byte),
+            });
+        } else {
+            out.extend_from_slice(b"{\"log\":\"");
+            escape(out, line);
+        }
         if whole {
             out.extend_from_slice(b"\\n");
         }
@@ -120,16 +131,19 @@ fn escape(out: &mut Vec<u8>, mut bytes: &[u8]) {
                 b'\\' | b'"' => out.extend_from_slice(&[b'\\', byte]),
                 b'\n' => out.extend_from_slice(b"\\n"),
                 b'\r' => out.extend_from_slice(b"\\r"),
-                _ => {
-                    out.extend_from_slice(b"\\u00");
-                    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
-                }
+                _ => escaped(out, byte),
             }
             bytes = &bytes[1..];
             continue;
         }
         bytes = foreign(out, bytes);
     }
+}
+
+/// The character of that number.
+fn escaped(out: &mut Vec<u8>, byte: u8) {
+    out.extend_from_slice(b"\\u00");
+    out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 0xf)]]);
 }
 
 /// One run of bytes above ASCII.
@@ -165,6 +179,8 @@ pub(crate) struct Decoder {
 struct Foreign {
     #[serde(default)]
     log: String,
+    /// As [`Encoder::raw`] has it.
+    raw: Option<String>,
     #[serde(default)]
     stream: String,
     time: Timestamp,
@@ -178,7 +194,10 @@ impl Decoder {
         self.own(json).or_else(|| {
             let foreign: Foreign = serde_json::from_slice(json).ok()?;
             let stream = if foreign.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
-            let line = foreign.log.into_bytes();
+            let line = match &foreign.raw {
+                Some(raw) => raw.chars().map(|c| u8::try_from(c).ok()).collect::<Option<Vec<u8>>>()?,
+                None => foreign.log.into_bytes(),
+            };
             Some(Entry { time: foreign.time, stream, line, attributes: foreign.attrs })
         })
     }
@@ -306,6 +325,20 @@ mod tests {
             let line = [line, &b"\n"[..]].concat();
             let want = Entry { time, stream: Stream::Stderr, line, attributes: BTreeMap::new() };
             assert_eq!(decoder.own(&out), Some(want), "{}", String::from_utf8_lossy(&out));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_stay_where_that_is_wanted() {
+        let time = Timestamp::new(1_700_000_000, 0).unwrap();
+        let mut encoder = Encoder { raw: true, ..Encoder::default() };
+        for line in [&b"a\xff\x80\"\\\x01<"[..], "gr\u{fc}n".as_bytes(), &(0..=255).collect::<Vec<u8>>()] {
+            let mut out = Vec::new();
+            encoder.encode(&mut out, line, true, Stream::Stdout, time);
+            assert_eq!(out.pop(), Some(b'\n'));
+            assert!(!out.contains(&b'\n') && std::str::from_utf8(&out).is_ok());
+            let read = Decoder::default().decode(&out).unwrap();
+            assert_eq!((read.line, read.time), ([line, b"\n"].concat(), time));
         }
     }
 

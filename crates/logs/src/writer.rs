@@ -32,7 +32,8 @@ const BUFFER: usize = 64 << 10;
 pub enum Driver {
     #[default]
     JsonFile,
-    /// The same form under another name, with bounds where none are given: 20 MiB a file, five of them.
+    /// The same form under another name, but for lines that are no UTF-8, and with bounds where none are given: 20 MiB a file,
+    /// five of them.
     Local,
     /// Not at all.
     None,
@@ -116,6 +117,7 @@ impl Writer {
             last: Timestamp::UNIX_EPOCH,
             lost: 0,
         };
+        writer.encoder.raw = options.driver == Driver::Local;
         if options.driver != Driver::None {
             let mut file = open(path, false).map_err(LogError::file("open", path))?;
             writer.size = file.seek(SeekFrom::End(0)).map_err(LogError::file("open", path))?;

@@ -16,6 +16,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("copies::links_lead_nowhere_else", links_lead_nowhere_else),
     ("copies::linked_layers_know_nothing_of_their_base", linked_layers_know_nothing_of_their_base),
     ("copies::archives_are_unpacked", archives_are_unpacked),
+    ("copies::what_has_no_value_changes_nothing", what_has_no_value_changes_nothing),
+    ("copies::two_sources_share_no_file", two_sources_share_no_file),
+    ("copies::what_matches_and_leads_nowhere_is_named", what_matches_and_leads_nowhere_is_named),
     ("copies::what_is_refused", what_is_refused),
 ];
 
@@ -293,6 +296,36 @@ fn archives_are_unpacked(bench: &Bench) {
     assert!(
         bench.exists(&image, "text/text.gz") && bench.exists(&image, "copied.tar") && bench.exists(&image, "kept.tar")
     );
+}
+
+fn what_has_no_value_changes_nothing(bench: &Bench) {
+    let dockerfile = "FROM busybox\nARG NONE\nCOPY --chmod=${NONE} --chown=${NONE} a /x\n";
+    let (image, _) = bench.build(&[("Dockerfile", dockerfile), ("a", "A")]);
+    assert_eq!(bench.stat(&image, "x"), (0o644, 0, 0));
+}
+
+/// Two sources that have one file are two files afterwards: who changes one changes the other not.
+fn two_sources_share_no_file(bench: &Bench) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    std::fs::write(dir.path().join("d/f"), "f").unwrap();
+    std::fs::hard_link(dir.path().join("d/f"), dir.path().join("d/g")).unwrap();
+    std::fs::write(dir.path().join("Dockerfile"), "FROM busybox\nCOPY . d/f /x/\nRUN echo more >> /x/f\n").unwrap();
+    let outcome = bench.build_with(BuildRequest {
+        context: Box::new(std::io::Cursor::new(tar(dir.path()))),
+        ..BuildRequest::default()
+    });
+    let (image, _) = bench.done(outcome);
+    let texts = ["x/f", "x/d/f", "x/d/g"].map(|path| bench.read(&image, path));
+    assert_eq!(texts, ["fmore\n", "f", "f"]);
+    let inode = |path: &str| bench.view(&image).metadata(path, false).unwrap().st_ino;
+    assert!(inode("x/d/f") == inode("x/d/g") && inode("x/f") != inode("x/d/f"));
+}
+
+fn what_matches_and_leads_nowhere_is_named(bench: &Bench) {
+    let files = [("Dockerfile", "FROM busybox\nCOPY d/* /x/\n"), ("d/f", ""), ("d/dang -> nowhere", "")];
+    let error = bench.build_with(request(&files)).result.unwrap_err();
+    assert!(error.message.contains("stat d/dang: file does not exist"), "{error}");
 }
 
 fn what_is_refused(bench: &Bench) {

@@ -193,7 +193,7 @@ fn repositories_are_contexts_and_sources() {
     assert_eq!(d.docker("run --rm api cat /f").ok(), "one");
     let text = format!(
         "FROM busybox\nADD {address}#main:d /src/\nADD --keep-git-dir --checksum={first} {address}#v1 /all/\n\
-         COPY --from=named top /named\nRUN cat /src/f /all/d/f > /f && test -d /all/.git && test ! -e /src/.git\n"
+         COPY --from=named top /named\nRUN cat /src/f /all/d/f > /f && test -e /all/.git/refs/tags/v1 && test ! -e /src/.git\n"
     );
     let dir = context(&d, "add", &[("Dockerfile", &text)]);
     let said = wharf(&d, &dir, &format!("build -t add --build-context named={address} ."));

@@ -175,3 +175,16 @@ fn what_is_rotated_away_is_compressed_where_that_is_asked_for() {
     d.docker("start -a many").ok();
     assert_eq!(d.docker("logs --tail 1 many").ok(), "1000");
 }
+
+/// Docker's driver `local` keeps bytes as they are; in `json-file` they have no form.
+#[test]
+fn bytes_that_are_no_text_are_kept_by_local() {
+    let Some(d) = Daemon::start() else { return };
+    for (driver, expected) in [("local", &b"a\xff\xfeb\n"[..]), ("json-file", "a\u{fffd}\u{fffd}b\n".as_bytes())] {
+        let name = format!("of-{driver}");
+        let mut run = d.client();
+        run.args(["run", "--name", &name, "--log-driver", driver, "busybox", "printf", r"a\377\376b\n"]);
+        assert_eq!(run.output().unwrap().stdout, b"a\xff\xfeb\n");
+        assert_eq!(d.client().args(["logs", &name]).output().unwrap().stdout, expected, "{driver}");
+    }
+}
