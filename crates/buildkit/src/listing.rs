@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use wharf_snapshot::MARK;
+
 use crate::grpc::{Code, Status};
 use crate::proto::session::Stat;
 
@@ -204,8 +206,11 @@ impl Listing {
                     Status::invalid(format!("the client names a size of {} for {}", stat.size, shown()))
                 })?;
                 self.bytes.extend(size.to_be_bytes());
-                // More than that BuildKit's protocol does not tell, and its own builder compares.
-                self.time(stat.mod_time);
+                // More than that BuildKit's protocol does not tell, and its own builder compares. A time of whole seconds is one
+                // that a program has set (an archive's, an image's, what a build here has written), and tells nothing of what
+                // the file is: another of the same size would be taken for it.
+                let set = stat.mod_time.rem_euclid(1_000_000_000) <= i64::from(MARK);
+                self.time(if set { i64::MAX } else { stat.mod_time });
                 self.bytes.extend(u64::from(stat.mode).to_be_bytes());
                 self.bytes.extend(0u64.to_be_bytes());
                 self.bytes.push(0);

@@ -44,6 +44,14 @@ fn buildx_builds_and_is_told_of_each_step() {
             "{}",
             changed.err
         );
+        // A time that was set, as that of what comes out of an archive, does not tell whether it is another file.
+        for text in ["first\n", "other\n"] {
+            let file = std::fs::File::create(dir.join("a")).unwrap();
+            std::io::Write::write_all(&mut &file, text.as_bytes()).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000)).unwrap();
+            assert_eq!(plugins.buildx(&d, &dir, &format!("build -t {name} .")).code, 0);
+            assert_eq!(d.docker(&format!("run --rm {name} cat /a")).ok(), text.trim_end());
+        }
     }
 }
 
