@@ -115,7 +115,8 @@ impl Builder {
     pub async fn build(&self, mut request: BuildRequest, output: Sender<BuildEvent>) -> Result<Digest> {
         let cancel = Cancel::new()?;
         let _guard = CancelOnDrop(cancel.clone());
-        let name = if request.dockerfile.is_empty() { "Dockerfile" } else { request.dockerfile.as_str() };
+        let name = request.shown.as_deref().unwrap_or(&request.dockerfile);
+        let name = if name.is_empty() { "Dockerfile" } else { name };
         let mut recorder = Recorder::new(&random_id()?, name, request.target.as_deref(), &request.tags);
         let recorder_reference = recorder.record.reference.clone();
         let (events, mut told) = tokio::sync::mpsc::channel(16);

@@ -40,11 +40,12 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// The context of files that are known, and the Dockerfile of it, or the one that is given.
+    /// The context of files that are known, and the Dockerfile of it, or the one that is given; `shown` is what that is called
+    /// where it is not its path.
     ///
     /// # Errors
     /// When there is no such Dockerfile.
-    pub(crate) fn of(mut index: Index, dockerfile: &str, given: Option<&Given>) -> Result<Self> {
+    pub(crate) fn of(mut index: Index, dockerfile: &str, shown: Option<&str>, given: Option<&Given>) -> Result<Self> {
         let lower = given.is_none() && is_lower_case(&index, dockerfile)?;
         let dockerfile = if lower { LOWER_CASE } else { dockerfile };
         let (bytes, ignore, own) = match given {
@@ -61,7 +62,7 @@ impl Context {
             }
         };
         let text = String::from_utf8_lossy(&bytes);
-        let parsed = Dockerfile::parse(dockerfile, &text)?;
+        let parsed = Dockerfile::parse(shown.unwrap_or(dockerfile), &text)?;
         if matches!(text, Cow::Owned(_)) {
             parsed.check_replaced()?;
         }
@@ -186,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let input = Box::new(std::io::Cursor::new(tar));
         let context =
-            Context::of(index(input, &dir.path().join("context"), &Cancel::new().unwrap())?, dockerfile, None)?;
+            Context::of(index(input, &dir.path().join("context"), &Cancel::new().unwrap())?, dockerfile, None, None)?;
         Ok((dir, context))
     }
 

@@ -74,7 +74,7 @@ impl Gathered {
         };
         index.latest = request.committed;
         index.checked_out = is_checked_out(request).then(|| moment(jiff::Timestamp::now()));
-        let context = Context::of(index, &name, request.given.as_ref())?;
+        let context = Context::of(index, &name, request.shown.as_deref(), request.given.as_ref())?;
         let given = std::mem::take(&mut request.contexts);
         let next_listing = given.len() + 1;
         let (named, contexts, layouts) = named::read(&shared.images, given, &dir.path, cancel, &listed)?;

@@ -33,6 +33,8 @@ pub struct BuildRequest {
     pub answers: Option<Arc<dyn Answers>>,
     /// Path of the Dockerfile in the context.
     pub dockerfile: String,
+    /// What it is called where that is not its path: it came from somewhere else.
+    pub shown: Option<String>,
     /// Names of the result.
     pub tags: Vec<String>,
     /// Repositories in which it gets a name by its digest alone.
@@ -118,6 +120,7 @@ impl Default for BuildRequest {
             listed: false,
             answers: None,
             dockerfile: "Dockerfile".into(),
+            shown: None,
             tags: Vec::new(),
             repositories: Vec::new(),
             elsewhere: Vec::new(),

@@ -73,7 +73,8 @@ fn without_user(uri: &str) -> String {
 
 impl Provenance {
     pub(super) fn predicate(&self, request: &BuildRequest, gathered: &Gathered, built: &Built, told: &Told) -> Value {
-        let dockerfile = if request.dockerfile.is_empty() { "Dockerfile" } else { &request.dockerfile };
+        let dockerfile = request.shown.as_deref().unwrap_or(&request.dockerfile);
+        let dockerfile = if dockerfile.is_empty() { "Dockerfile" } else { dockerfile };
         let mut source = json!({ "path": dockerfile });
         if let Some(remote) = &request.remote {
             source["uri"] = json!(without_user(remote));

@@ -130,6 +130,8 @@ pub(super) async fn build(call: Call) -> Result {
         listed: head.listed,
         answers: asking.map(|asking| Arc::new(asking) as Arc<dyn Answers>),
         dockerfile: text("dockerfile").unwrap_or_else(|| "Dockerfile".into()),
+        // Of our own: what people call the file that a client has put into the context.
+        shown: text("dockerfilename"),
         tags: query.all("t").into_iter().filter(|tag| !tag.is_empty()).collect(),
         keeps_mounts: query.flag("keepmounts"),
         passing: text("passing").map(|random| wharf_image::passing_name(&random)),

@@ -102,6 +102,14 @@ fn a_dockerfile_has_its_own_ignore_file() {
     assert_eq!(d.docker("run --rm z cat /list").ok(), "a\nx.Dockerfile\nx.Dockerfile.dockerignore");
     wharf_with(&d, &dir, "FROM busybox\nRUN echo alone > /x\n", &["build", "-t", "w", "-"]).ok();
     assert_eq!(d.docker("run --rm w cat /x").ok(), "alone");
+    // What is wrong in it is said with the name that the user knows it by.
+    let wrong = "FROM busybox\nRUN false\n";
+    files(dir.parent().unwrap(), &[("Wrong", wrong)]);
+    let said = wharf(&d, &dir, "build -f ../Wrong .");
+    assert!(said.code == 1 && said.out.contains("\nWrong:2\n"), "{}{}", said.out, said.err);
+    let said = wharf_with(&d, &dir, wrong, &["build", "-f", "-", "."]);
+    assert!(said.code == 1 && said.out.contains("\nDockerfile:2\n"), "{}{}", said.out, said.err);
+    assert!(!d.wharf("build history ls").ok().contains(".dockerfile."));
 }
 
 /// A server of files: git can fetch from one, after `git update-server-info`.

@@ -24,6 +24,8 @@ pub(super) struct Context {
     source: Source,
     /// The Dockerfile's path in it; empty: the builder's default.
     pub(super) dockerfile: String,
+    /// What the user calls it, where it is none of the context's and has a name of chance there.
+    pub(super) shown: Option<String>,
     /// A Dockerfile that is not in the context, under the name that it gets there.
     added: Option<(String, Vec<u8>)>,
 }
@@ -80,7 +82,12 @@ pub(super) fn prepare(path: &str, file: &str, keep_git_dir: bool) -> Outcome<Con
                 "invalid argument: a Dockerfile on stdin cannot be used with a context that the engine gets".into()
             );
         }
-        return Ok(Context { source: Source::Remote(path.to_owned()), dockerfile: file.to_owned(), added: None });
+        return Ok(Context {
+            source: Source::Remote(path.to_owned()),
+            dockerfile: file.to_owned(),
+            shown: None,
+            added: None,
+        });
     }
     Err(unable(format!("path {path:?} not found")))
 }
@@ -90,13 +97,13 @@ fn from_stdin(file: &str) -> Result<Context, String> {
     let read = io::stdin().lock().take(1024).read_to_end(&mut first);
     read.map_err(|error| format!("failed to peek context header from STDIN: {}", wharf_report::os(&error)))?;
     if is_archive(&first) {
-        return Ok(Context { source: Source::Archive(first), dockerfile: file.to_owned(), added: None });
+        return Ok(Context { source: Source::Archive(first), dockerfile: file.to_owned(), shown: None, added: None });
     }
     if !file.is_empty() {
         return Err("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles".to_owned());
     }
     io::stdin().lock().read_to_end(&mut first).map_err(|error| wharf_report::os(&error))?;
-    Ok(Context { source: Source::Dockerfile(first), dockerfile: DOCKERFILE.to_owned(), added: None })
+    Ok(Context { source: Source::Dockerfile(first), dockerfile: DOCKERFILE.to_owned(), shown: None, added: None })
 }
 
 /// Whether the bytes begin a tar archive, compressed or not.
@@ -137,8 +144,11 @@ fn from_directory(path: &Path, file: &str, checkout: Option<Checkout>) -> Outcom
         }
     };
     let (ignore, patterns) = ignore(&dir, dockerfile.as_deref(), outside.as_deref())?;
+    let of_file = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let shown = outside.as_ref().and_then(of_file).or_else(|| added.is_some().then(|| DOCKERFILE.to_owned()));
     let name = added.as_ref().map(|(name, _)| name.clone()).or(dockerfile).unwrap_or_default();
-    Ok(Context { source: Source::Directory { dir, ignore, patterns, _checkout: checkout }, dockerfile: name, added })
+    let source = Source::Directory { dir, ignore, patterns, _checkout: checkout };
+    Ok(Context { source, dockerfile: name, shown, added })
 }
 
 /// A name that no file has.

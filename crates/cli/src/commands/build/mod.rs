@@ -222,6 +222,7 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         .query_if(checked_out, "checkedout")
         .query_some("committed", committed.map(|seconds| seconds.to_string()).as_deref())
         .query_some("dockerfile", Some(&context.dockerfile).filter(|name| !name.is_empty()))
+        .query_some("dockerfilename", context.shown.as_deref())
         .header("x-registry-config", &auth::header_for_all(app.config()));
     let passing = result::passing(matches, &outputs)?;
     let request = request.query_some("passing", passing.as_deref());
