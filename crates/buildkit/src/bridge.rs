@@ -88,7 +88,10 @@ impl BuildKit {
                 let caches = &request.cache_imports;
                 self.frontend(job, &request.frontend, &request.frontend_opt, &request.frontend_inputs, caches).await?
             }
-            true if graph => inputs::refuse(request.definition.as_ref())?,
+            true if graph => match inputs::web_file(request.definition.as_ref()) {
+                Some((url, name)) => self.fetch(job, &url, &name).await?,
+                None => inputs::refuse(request.definition.as_ref())?,
+            },
             true => Default::default(),
         };
         Ok(BridgeSolveResponse { result: Some(result) })

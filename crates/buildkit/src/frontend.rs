@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::json;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use wharf_build::{BuildEvent, BuildRequest, Client};
+use wharf_build::{BuildEvent, BuildRequest, Client, Given};
 use wharf_dockerfile::{Platform, is_own_frontend};
 use wharf_image::registry::Credentials;
 use wharf_reference::Digest;
@@ -81,6 +81,26 @@ impl BuildKit {
         let built = self.build(job, request).await;
         contexts.files.end().await;
         self.result(job, built?, several).await
+    }
+
+    /// Has a file of the web as the only one of a result.
+    ///
+    /// # Errors
+    /// When the server does not have it, and for what makes no path.
+    pub(crate) async fn fetch(&self, job: &Job, url: &str, name: &str) -> Result<PbResult, Status> {
+        // As words of the Dockerfile have them.
+        let word = |text: &str| json!(text.replace('\\', r"\\").replace('$', r"\$")).to_string();
+        let text = format!("FROM scratch\nADD [{}, {}]\n", word(url), word(&format!("/{name}")));
+        let keep = Arc::new(Mutex::new(self.inner.engine.images().keep()));
+        job.keep(Arc::clone(&keep));
+        let request = BuildRequest {
+            given: Some(Given { text: text.into_bytes(), ..Given::default() }),
+            steps: true,
+            keep: Some(keep),
+            ..BuildRequest::default()
+        };
+        let built = self.build(job, request).await?;
+        self.result(job, built, false).await
     }
 
     /// Runs the builder. The value is what was made, for each platform.

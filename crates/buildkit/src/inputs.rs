@@ -75,6 +75,19 @@ pub(crate) fn source(definition: &Definition) -> Result<Source, Status> {
     })
 }
 
+/// The address and the name of a file of the web, if a graph is that and no more: how buildx gets a Dockerfile that is
+/// elsewhere.
+pub(crate) fn web_file(definition: Option<&Definition>) -> Option<(String, String)> {
+    let definition = definition?;
+    let Source::Remote(url) = source(definition).ok()? else { return None };
+    let is_web = url.starts_with("http://") || url.starts_with("https://");
+    let op = Op::decode(definition.def.first()?.as_slice()).ok()?.source?;
+    // A repository has another scheme in the graph, whatever its address is.
+    let is_web = is_web && op.identifier == url;
+    let name = op.attrs.get("http.filename").filter(|name| !name.is_empty() && !name.contains('/'))?;
+    is_web.then(|| (url, name.clone()))
+}
+
 /// A graph as the whole of a build.
 ///
 /// # Errors

@@ -113,7 +113,7 @@ fn a_dockerfile_has_its_own_ignore_file() {
 }
 
 /// A server of files: git can fetch from one, after `git update-server-info`.
-fn serve(root: PathBuf) -> u16 {
+pub(crate) fn serve(root: PathBuf) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     // Ends with the test's process.

@@ -178,6 +178,14 @@ fn archives_and_dockerfiles_of_the_standard_input_are_built() {
         };
         let id = plugins.buildx(&d, &dir, "build -q .").ok();
         assert_eq!(build(&archive, &["-"]), id);
+        // One of the web is read before the context.
+        let images = d.docker("images -aq").ok();
+        let port = crate::build_inputs::serve(dir.clone());
+        let said = plugins.buildx(&d, &dir, &format!("build -q -f http://127.0.0.1:{port}/Dockerfile ."));
+        assert_eq!(said.ok(), id);
+        let missing = plugins.buildx(&d, &dir, &format!("build -q -f http://127.0.0.1:{port}/nope ."));
+        assert!(missing.code == 1 && missing.err.contains("404"), "{}", missing.err);
+        assert_eq!(d.docker("images -aq").ok(), images);
         assert_eq!(build(b"FROM busybox\nCOPY a /\n", &["-f-", "."]), id);
         assert!(build(b"FROM busybox\nRUN true\n", &["-"]).starts_with("sha256:"));
     }

@@ -58,6 +58,11 @@ pub(super) fn keeps_git_dir(matches: &Matches) -> bool {
 /// Finds out what PATH and `-f` mean.
 pub(super) fn prepare(path: &str, file: &str, keep_git_dir: bool) -> Outcome<Context> {
     let unable = |reason: String| Failure::new(format!("unable to prepare context: {reason}"));
+    if file.starts_with("http://") || file.starts_with("https://") {
+        let words =
+            format!("-f takes no address: fetch the file first, as by `curl -fsSL {file} | wharf build -f - {path}`");
+        return Err(unable(words));
+    }
     if path == "-" {
         if file == "-" {
             return Err("invalid argument: can't use stdin for both build context and dockerfile".into());
