@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connect::{Connector, Failure, Proxy};
-use crate::{Address, Body, ClientError, Hijacked, Request, Response, Result, TlsOptions, query};
+use crate::{Address, Body, ClientError, Hijacked, Request, Response, Result, TlsOptions, query, tls};
 
 /// The newest version of the API that is spoken here.
 pub const MAX_API_VERSION: &str = "1.51";
@@ -264,6 +264,18 @@ impl Client {
 
     fn broken(&self, error: hyper::Error) -> ClientError {
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+        // An engine may look at our certificate after it has shown its own.
+        if let Some(explained) = source.and_then(|source| tls::explained(self.address(), source)) {
+            return explained;
+        }
+        let plain = matches!(self.address(), Address::Tcp { .. }) && self.0.connector.tls.is_none();
+        if plain && error.is_parse() {
+            return ClientError::Protocol(format!(
+                "error during connect: {}: malformed HTTP response.\n* Are you trying to connect to a TLS-enabled daemon \
+                 without TLS? Give --tls or --tlsverify",
+                self.address()
+            ));
+        }
         match source {
             Some(source) if source.kind() != io::ErrorKind::Other => {
                 ClientError::Io(io::Error::new(source.kind(), source.to_string()))

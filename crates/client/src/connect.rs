@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use crate::{Address, Body, ClientError, Result, resolve, ssh};
+use crate::{Address, Body, ClientError, Result, resolve, ssh, tls};
 
 /// Opens connections to one address.
 #[derive(Debug)]
@@ -81,7 +81,9 @@ impl Connector {
                 let name = ServerName::try_from(host.clone())
                     .map_err(|_| Failure::Other(ClientError::Tls(format!("invalid server name: {host}"))))?;
                 let stream = TlsConnector::from(config.clone()).connect(name, stream).await;
-                Ok(Box::new(stream.map_err(|error| Failure::Other(ClientError::Tls(error.to_string())))?))
+                let explained =
+                    |error| tls::explained(&self.address, &error).map_or(Failure::Io(error), Failure::Other);
+                Ok(Box::new(stream.map_err(explained)?))
             }
         }
     }

@@ -1,3 +1,4 @@
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -5,9 +6,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::{ClientError, Result};
+use crate::{Address, ClientError, Result};
 
 /// Certificates for a TLS connection to the engine.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +48,43 @@ impl TlsOptions {
         };
         Ok(Arc::new(config))
     }
+}
+
+/// Why the two did not come together, and what may be done about it; nothing for what is no matter of TLS.
+pub(crate) fn explained(address: &Address, error: &io::Error) -> Option<ClientError> {
+    let why = match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(reason) => {
+            let reason = match reason {
+                CertificateError::UnknownIssuer => {
+                    "certificate signed by unknown authority: --tlscacert names the authority \
+                                                    that has signed the daemon's certificate"
+                        .to_owned()
+                }
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    "certificate is not valid for the host of this address: give the address by a name that is in it"
+                        .to_owned()
+                }
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "certificate has expired".to_owned()
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "certificate is not yet valid".to_owned()
+                }
+                other => other.to_string(),
+            };
+            format!("failed to verify certificate: x509: {reason}")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "first record does not look like a TLS handshake: whoever listens there speaks no TLS".to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => {
+            format!(
+                "remote error: {alert:?}: the daemon may want another certificate of this client: --tlscert, --tlskey"
+            )
+        }
+        other => other.to_string(),
+    };
+    Some(ClientError::Tls(format!("error during connect: {address}: tls: {why}")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -43,9 +43,9 @@ impl Engine {
                 engine.thaw(&record).await;
                 return Err(not_running(&slot));
             }
-            engine.save(&record).await?;
+            // At once: an end that comes now is told after it.
             engine.tell(&record, "pause");
-            Ok(())
+            engine.save(&record).await
         })
         .await
     }
@@ -62,9 +62,8 @@ impl Engine {
                 return Err(EngineError::conflict(format!("Container {} is not paused", slot.id)));
             }
             let record = engine.go_on(&slot).await?;
-            engine.save(&record).await?;
             engine.tell(&record, "unpause");
-            Ok(())
+            engine.save(&record).await
         })
         .await
     }

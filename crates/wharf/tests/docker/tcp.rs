@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::kit::{Daemon, Said, WHARF};
@@ -107,6 +107,39 @@ fn only_those_with_a_certificate_come_in() {
     let _ = plain.read_to_end(&mut answer);
     assert!(!answer.windows(4).any(|bytes| bytes == b"HTTP"), "{answer:?}");
     assert_ne!(say(by_tcp(&d, &address, None, &["version"])).code, 0);
+
+    // Our own client says what is wrong, where, and what may be done.
+    let own = |address: &str, certificates: &Path, ca: &Path| {
+        let mut client = Command::new(WHARF);
+        client.env("WHARF_CONFIG", d.path()).args(["-H", &format!("tcp://{address}")]);
+        if certificates != Path::new("") {
+            client.args(["--tlsverify", "--tlscacert"]).arg(ca);
+            client.arg("--tlscert").arg(certificates.join("cert.pem"));
+            client.arg("--tlskey").arg(certificates.join("key.pem"));
+        }
+        client.arg("version");
+        say(client).err
+    };
+    let right = good.join("ca.pem");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        listener.incoming().flatten().for_each(|mut s| drop(s.write_all(b"HTTP/1.1 400 x\r\n")))
+    });
+    for (address, certificates, ca, words) in [
+        (&address, Path::new(""), &right, "Are you trying to connect to a TLS-enabled daemon without TLS?"),
+        (&address, &other, &right, "the daemon may want another certificate of this client"),
+        (&address, &good, &path_of_another_authority(&dir.path().join("third")), "signed by unknown authority"),
+        (&plain, &good, &right, "does not look like a TLS handshake"),
+    ] {
+        let said = own(address, certificates, ca);
+        assert!(said.contains(words) && said.contains(&format!("tcp://{address}")), "{words}: {said}");
+    }
+}
+
+fn path_of_another_authority(dir: &Path) -> PathBuf {
+    assert!(certificates(dir));
+    dir.join("ca.pem")
 }
 
 #[test]
