@@ -56,6 +56,7 @@ mod index;
 mod init_layer;
 mod kept;
 mod labels;
+mod launched;
 mod layouts;
 mod leak;
 mod listing;

@@ -298,6 +298,19 @@ impl Session<'_> {
         Ok(MountSource::Path(mounts.hold(fd)))
     }
 
+    /// The secret that a mount means, by its ID, and what it is, if somebody gives it.
+    ///
+    /// # Errors
+    /// When whoever may have it cannot be asked.
+    pub(crate) fn secret_of(&self, mount: &Mount) -> Result<(String, Option<Vec<u8>>)> {
+        let id = secret_id(mount);
+        let secret = match (self.options.secrets.get(&id), &self.options.asked.0) {
+            (None, Some(client)) => client.secret(&id)?,
+            (known, _) => known.cloned(),
+        };
+        Ok((id, secret))
+    }
+
     fn open_secret(
         &mut self,
         one: &Asked,
@@ -305,11 +318,7 @@ impl Session<'_> {
         volatile: &Path,
         mounts: &mut Mounts,
     ) -> Result<Option<MountSource>> {
-        let id = secret_id(&one.mount);
-        let asked = match (self.options.secrets.get(&id), &self.options.asked.0) {
-            (None, Some(client)) => client.secret(&id)?,
-            (known, _) => known.cloned(),
-        };
+        let (id, asked) = self.secret_of(&one.mount)?;
         let Some(secret) = asked.as_deref() else {
             if one.mount.required {
                 return Err(BuildError::invalid(format!("secret {id}: not found: the request gives no such secret")));

@@ -8,17 +8,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::Signal;
-use wharf_dockerfile::{MountKind, Run, RunNetwork, Source};
-use wharf_monitor::{Attach, Exit, Given, Launch, Restart, client};
+use wharf_dockerfile::{Mount, MountKind, Run, RunNetwork, Source};
+use wharf_monitor::{Attach, Exit, Given, Launch, Restart};
 use wharf_reference::Digest;
 use wharf_report::chain;
 use wharf_runtime::Rootfs;
 use wharf_snapshot::{Dating, Lower};
 
 use crate::bundle::{self, Command, MountSource, Mounted, Network};
+use crate::cache::Key;
 use crate::command::{PROGRAMS, Prepared, prepare};
 use crate::entitlements::{host_network_denied, insecure_denied};
 use crate::error::{BuildError, ErrorKind, Result};
@@ -26,6 +26,7 @@ use crate::foreign::foreign;
 use crate::frames::{Frames, Piece};
 use crate::identity::Accounts;
 use crate::init_layer;
+use crate::launched::Launched;
 use crate::metadata;
 use crate::mounts::{self, Asked};
 use crate::request::StepNetwork;
@@ -38,8 +39,6 @@ use crate::why::Inputs;
 
 /// Steps of the kernel's clock for files.
 const CLOCK_STEP: Duration = Duration::from_millis(10);
-/// How long a killed command has to be gone.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whose it is to run a command.
 enum Turn<'a> {
@@ -57,14 +56,12 @@ struct Step<'s> {
 }
 
 impl<'a> Session<'a> {
-    /// Finds out who runs a command. Where that is another build, hears it to its end.
-    fn join(&mut self, key: &Digest) -> Result<Turn<'a>> {
+    /// Finds out who runs a command; `same` names it and all that it runs with. Where that is another build, hears it to its end.
+    fn join(&mut self, key: &Digest, same: Option<&Digest>) -> Result<Turn<'a>> {
         let common = self.common;
-        if self.no_cache {
-            return Ok(Turn::Run(Running::alone(&common.cancel)?));
-        }
+        let Some(same) = same else { return Ok(Turn::Run(Running::alone(&common.cancel)?)) };
         loop {
-            let mut heard = match common.shared.commands.join(key, &common.cancel)? {
+            let mut heard = match common.shared.commands.join(same, &common.cancel)? {
                 Joined::Own(running) => {
                     // Another build may have made it meanwhile.
                     return Ok(self.cached(key)?.map_or(Turn::Run(running), Turn::Made));
@@ -123,16 +120,14 @@ impl Session<'_> {
             return Ok((key, outcome));
         }
         self.ask_ahead(&mounts)?;
-        let running = match self.join(&key)? {
+        let same = self.running_key(&key, &prepared, &mounts)?;
+        let running = match self.join(&key, same.as_ref())? {
             Turn::Run(running) => running,
             Turn::Made(outcome) => {
                 self.note_inputs(source, inputs, &outcome)?;
                 return Ok((key, outcome));
             }
         };
-        if mounts.iter().any(|mount| mount.kind == MountKind::Ssh) {
-            running.bind();
-        }
         let step = Step { key: &key, source, running: &running };
         let done = self.execute(state, &prepared, &asked, &network, &step);
         done.as_ref().err().iter().for_each(|error| running.fail(error));
@@ -147,6 +142,22 @@ impl Session<'_> {
             steps.said(piece.stream, piece.text.as_bytes())?;
         }
         self.output.text(piece.classic())
+    }
+
+    /// Names a command with what it runs with and what is no part of its key, as that is not meant to change what it makes. But
+    /// it may be why the command fails, and so none of another build's business. None for one that this build runs for itself.
+    fn running_key(&self, key: &Digest, prepared: &Prepared, mounts: &[Mount]) -> Result<Option<Digest>> {
+        // An agent is the client's, and goes with it.
+        if self.no_cache || mounts.iter().any(|mount| mount.kind == MountKind::Ssh) {
+            return Ok(None);
+        }
+        let mut all = Key::new("running").text(key.as_str()).list(&prepared.extra_env);
+        all = all.text(&format!("{:?}", self.options.limits)).list(&self.options.cgroup_parent);
+        for mount in mounts.iter().filter(|mount| mount.kind == MountKind::Secret) {
+            let (id, secret) = self.secret_of(mount)?;
+            all = all.text(&id).text(if secret.is_some() { "given" } else { "" }).bytes(&secret.unwrap_or_default());
+        }
+        Ok(Some(all.finish()))
     }
 
     fn execute(
@@ -338,7 +349,7 @@ impl Session<'_> {
         let spawned = self.shared.spawner.launch(launch, &given, &[theirs.as_fd()]);
         drop(theirs);
         spawned.map_err(|error| launch_error(&error, error.exit_code()))?;
-        let mut launched = Launched { dir: &launch.dir, state_dir: &launch.state_dir, ended: false };
+        let mut launched = Launched::new(launch);
         let told = self.tell(&mut ours, running, dir);
         if told.is_ok() {
             return launched.wait(running);
@@ -372,82 +383,6 @@ impl Session<'_> {
             }
         }
     }
-}
-
-/// A command that has been launched. Dropped before its end, it is killed.
-struct Launched<'a> {
-    dir: &'a Path,
-    state_dir: &'a Path,
-    ended: bool,
-}
-
-impl Drop for Launched<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.kill();
-            let _ = self.wait_killed();
-        }
-    }
-}
-
-impl Launched<'_> {
-    fn kill(&self) {
-        if let Err(error) = client::signal(self.dir, Signal::KILL.as_raw(), true)
-            && !error.is_gone()
-        {
-            tracing::warn!("a cancelled command cannot be killed: {error}");
-        }
-    }
-
-    /// Waits for the end, as long as it takes.
-    fn wait(&mut self, running: &Running<'_>) -> Result<Exit> {
-        let exit = self.exit(Some(running), None)?;
-        self.ended = true;
-        Ok(exit)
-    }
-
-    /// Waits for the end of a command that was killed, but not for ever.
-    fn wait_killed(&mut self) -> Result<Exit> {
-        self.ended = true;
-        self.exit(None, Some(Instant::now() + PATIENCE))
-    }
-
-    fn exit(&self, running: Option<&Running<'_>>, until: Option<Instant>) -> Result<Exit> {
-        if let Ok(mut watch) = client::watch(self.dir) {
-            while let Some(frame) = frame(&mut watch, running, until)? {
-                if let Some(client::Event::Exited { exit, restarting: false }) = client::decode(&frame) {
-                    return Ok(exit);
-                }
-            }
-        }
-        // It has ended before it could be watched.
-        let text = fs::read(self.state_dir.join("exit.json"))
-            .map_err(|e| BuildError::system("the command has ended without a word", &e))?;
-        serde_json::from_slice(&text).map_err(|e| BuildError::system("the command's end is not understood", &e))
-    }
-}
-
-/// One frame of a watch: its length (32 bits, big endian) and its bytes. `None` at the end.
-fn frame(stream: &mut UnixStream, running: Option<&Running<'_>>, until: Option<Instant>) -> Result<Option<Vec<u8>>> {
-    /// More is no event.
-    const MAX: usize = 16 << 20;
-    match (running, until) {
-        (Some(running), _) => running.wait_readable(stream.as_fd())?,
-        (None, Some(until)) => {
-            let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            stream
-                .set_read_timeout(Some(left))
-                .map_err(|e| BuildError::system("the command cannot be waited for", &e))?;
-        }
-        (None, None) => {}
-    }
-    let mut length = [0; 4];
-    if stream.read_exact(&mut length).is_err() {
-        return Ok(None);
-    }
-    let length = u32::from_be_bytes(length) as usize;
-    let mut bytes = vec![0; length.min(MAX)];
-    Ok(stream.read_exact(&mut bytes).is_ok().then_some(bytes))
 }
 
 /// A command that did not come to run; 126 and 127 are its own fault. It has no exit code, as Docker has it.

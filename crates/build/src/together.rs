@@ -49,8 +49,6 @@ struct State {
     followers: usize,
     /// Its own build has been cancelled, or is heard no more.
     deserted: bool,
-    /// It has something of its own build's client, and nothing without.
-    bound: bool,
     ended: bool,
     failure: Option<BuildError>,
 }
@@ -114,11 +112,6 @@ impl<'a> Running<'a> {
         Ok(Self { commands, together: Arc::new(together), cancel: cancel.clone() })
     }
 
-    /// It ends with its own build, whoever else hears it: what it has of that build's client goes then.
-    pub(crate) fn bind(&self) {
-        lock(&self.together.state).bound = true;
-    }
-
     /// Whether its own build still hears it.
     pub(crate) fn is_heard(&self) -> bool {
         !lock(&self.together.state).deserted
@@ -131,7 +124,7 @@ impl<'a> Running<'a> {
     pub(crate) fn desert(&self) -> Result<()> {
         let mut state = lock(&self.together.state);
         state.deserted = true;
-        if state.followers == 0 || state.bound {
+        if state.followers == 0 {
             self.together.cancel.cancel();
             return Err(BuildError::cancelled());
         }
@@ -217,7 +210,9 @@ impl Heard {
     pub(crate) fn next(&mut self) -> Result<Option<Vec<Piece>>> {
         let (said, written) = {
             let mut state = lock(&self.together.state);
-            if state.written == self.read && !state.ended {
+            // What could not be kept is heard no more.
+            let silent = state.said.is_none() || state.written == self.read;
+            if silent && !state.ended {
                 let waited = self.together.changed.wait_timeout(state, PAUSE);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
@@ -327,15 +322,18 @@ mod tests {
     }
 
     #[test]
-    fn what_has_something_of_its_client_ends_with_it() {
-        let (commands, key, _dir) = all();
+    fn what_cannot_be_kept_is_waited_for() {
+        let (commands, key, dir) = all();
         let cancel = Cancel::new().unwrap();
         let Joined::Own(own) = commands.join(&key, &cancel).unwrap() else { panic!("nobody else has it") };
+        own.keep(&piece("one"), dir.path());
         let Joined::Other(mut heard) = commands.join(&key, &cancel).unwrap() else { panic!("one has it") };
-        own.bind();
-        assert!(own.desert().is_err());
+        // As where the disk is full.
+        lock(&own.together.state).said = None;
+        let began = std::time::Instant::now();
+        assert_eq!(texts(heard.next().unwrap()).unwrap(), "");
+        assert!(began.elapsed() >= PAUSE);
         drop(own);
-        // Then the other runs it.
         assert!(heard.next().unwrap().is_none());
     }
 }

@@ -158,8 +158,10 @@ fn other_inputs_are_listed_too() {
     assert_eq!(sent(&proxy.build(&d, &dir, &words).1), Vec::<String>::new());
     let inodes = d.docker("run --rm app stat -c %i /d/n /d/second").ok();
     let both: Vec<&str> = inodes.lines().collect();
-    assert_eq!(both[0], both[1], "two names of one file");
-    assert_eq!(d.docker("run --rm app cat /d/link").ok(), content("n").trim_end());
+    assert_ne!(both[0], both[1], "two sources are two files, as BuildKit has it");
+    for name in ["second", "link"] {
+        assert_eq!(d.docker(&format!("run --rm app cat /d/{name}")).ok(), content("n").trim_end());
+    }
 }
 
 #[test]
