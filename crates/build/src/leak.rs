@@ -39,6 +39,9 @@ fn secrets(given: &BTreeMap<String, Vec<u8>>) -> Vec<Secret<'_>> {
     long.map(|(id, content)| Secret { id, finder: Finder::new(content) }).collect()
 }
 
+/// Whether anybody wants the result yet.
+pub(crate) type Wanted<'a> = &'a dyn Fn() -> bool;
+
 impl Common<'_> {
     /// All that the build was given until now.
     fn given_secrets(&self) -> BTreeMap<String, Vec<u8>> {
@@ -51,13 +54,13 @@ impl Common<'_> {
     /// there by a build that names the layer.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub(crate) fn secrets_in(&self, layer: &Digest) -> Result<Vec<String>> {
+    /// When it cannot be read, or nobody wants it any more.
+    pub(crate) fn secrets_in(&self, layer: &Digest, wanted: Wanted<'_>) -> Result<Vec<String>> {
         let given = self.given_secrets();
         let mut left = secrets(&given);
         let mut found = Vec::new();
         while !left.is_empty()
-            && let Some((id, _)) = self.search_layer(layer, &left)?
+            && let Some((id, _)) = self.search_layer(layer, &left, wanted)?
         {
             left.retain(|secret| secret.id != id);
             found.push(id);
@@ -111,7 +114,7 @@ impl Common<'_> {
             let step = step.and_then(|entry| entry.created_by.as_deref()).unwrap_or_default();
             let step: String = step.chars().take(120).collect();
             // With other contents than when it was made, it is not found: it is what the step has written all the same.
-            let (id, place) = match self.search_layer(layer, &secrets)? {
+            let (id, place) = match self.search_layer(layer, &secrets, &|| !self.cancel.is_cancelled())? {
                 Some((id, path)) => (id, format!("file /{}", path.display())),
                 None => (ids.first().cloned().unwrap_or_default(), "files".to_owned()),
             };
@@ -120,13 +123,18 @@ impl Common<'_> {
         Ok(())
     }
 
-    fn search_layer(&self, layer: &Digest, secrets: &[Secret<'_>]) -> Result<Option<(String, PathBuf)>> {
+    fn search_layer(
+        &self,
+        layer: &Digest,
+        secrets: &[Secret<'_>],
+        wanted: Wanted<'_>,
+    ) -> Result<Option<(String, PathBuf)>> {
         let view = self.shared.layers.view(std::slice::from_ref(layer), None)?;
         let root: &RootDir = &view;
         let mut stack = vec![PathBuf::new()];
         while let Some(dir) = stack.pop() {
             for name in root.read_dir(&dir)? {
-                self.cancel.check()?;
+                check(wanted)?;
                 let path = dir.join(name);
                 let own = path.file_name().unwrap_or_default().as_bytes();
                 if let Some(secret) = secrets.iter().find(|secret| secret.is_in(own)) {
@@ -140,7 +148,7 @@ impl Common<'_> {
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => stack.push(path),
                     FileType::RegularFile => {
-                        if let Some(id) = self.search_file(root, &path, secrets)? {
+                        if let Some(id) = search_file(root, &path, secrets, wanted)? {
                             return Ok(Some((id, path)));
                         }
                     }
@@ -156,24 +164,28 @@ impl Common<'_> {
         }
         Ok(None)
     }
+}
 
-    fn search_file(&self, root: &RootDir, path: &Path, secrets: &[Secret<'_>]) -> Result<Option<String>> {
-        let failing = |e: std::io::Error| BuildError::system(format_args!("{} cannot be read", path.display()), &e);
-        let longest = secrets.iter().map(|secret| secret.finder.needle().len()).max().unwrap_or(0);
-        let mut file = root.open_file(path)?;
-        let mut bytes = Vec::with_capacity(CHUNK + longest);
-        loop {
-            self.cancel.check()?;
-            let count = file.by_ref().take(CHUNK as u64).read_to_end(&mut bytes).map_err(failing)?;
-            if let Some(secret) = secrets.iter().find(|secret| secret.is_in(&bytes)) {
-                return Ok(Some(secret.id.to_owned()));
-            }
-            if count == 0 {
-                return Ok(None);
-            }
-            // What begins in this piece may end in the next.
-            let keep = bytes.len().min(longest - 1);
-            bytes.drain(..bytes.len() - keep);
+fn check(wanted: Wanted<'_>) -> Result<()> {
+    if wanted() { Ok(()) } else { Err(BuildError::cancelled()) }
+}
+
+fn search_file(root: &RootDir, path: &Path, secrets: &[Secret<'_>], wanted: Wanted<'_>) -> Result<Option<String>> {
+    let failing = |e: std::io::Error| BuildError::system(format_args!("{} cannot be read", path.display()), &e);
+    let longest = secrets.iter().map(|secret| secret.finder.needle().len()).max().unwrap_or(0);
+    let mut file = root.open_file(path)?;
+    let mut bytes = Vec::with_capacity(CHUNK + longest);
+    loop {
+        check(wanted)?;
+        let count = file.by_ref().take(CHUNK as u64).read_to_end(&mut bytes).map_err(failing)?;
+        if let Some(secret) = secrets.iter().find(|secret| secret.is_in(&bytes)) {
+            return Ok(Some(secret.id.to_owned()));
         }
+        if count == 0 {
+            return Ok(None);
+        }
+        // What begins in this piece may end in the next.
+        let keep = bytes.len().min(longest - 1);
+        bytes.drain(..bytes.len() - keep);
     }
 }

@@ -275,7 +275,7 @@ impl Session<'_> {
             return Err(error);
         }
         let told = self.output.text(format!(" ---> Removed intermediate container {}\n", &id[..12]));
-        told.or_else(|_| running.desert())?;
+        told.or_else(|error| deserted(running, error))?;
         let empty = fs::read_dir(&upper)
             .map_err(|e| BuildError::system("what the command has written cannot be read", &e))?
             .next()
@@ -294,7 +294,7 @@ impl Session<'_> {
             return Err(BuildError::cancelled());
         }
         let layer = layer?;
-        self.made(key, Some(&layer), &source.text, state.date)
+        self.made_while(key, Some(&layer), &source.text, state.date, &|| running.is_wanted())
     }
 
     /// The command's network namespace. Without one it gets an empty one of its own, or the host's if that was asked.
@@ -372,7 +372,7 @@ impl Session<'_> {
                     for piece in frames.pieces(&bytes[..count]) {
                         running.keep(&piece, dir);
                         if running.is_heard() {
-                            self.say(piece).or_else(|_| running.desert())?;
+                            self.say(piece).or_else(|error| deserted(running, error))?;
                         }
                     }
                 }
@@ -383,6 +383,11 @@ impl Session<'_> {
             }
         }
     }
+}
+
+/// The build that runs a command hears it no more, for this reason: that is nobody else's who does.
+fn deserted(running: &Running<'_>, error: BuildError) -> Result<()> {
+    running.desert().map_err(|_| error)
 }
 
 /// A command that did not come to run; 126 and 127 are its own fault. It has no exit code, as Docker has it.

@@ -27,6 +27,7 @@ use crate::epoch::source_date_epoch;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::finish::tell_warnings;
 use crate::gathered::Gathered;
+use crate::leak::Wanted;
 use crate::named::for_platform;
 use crate::no_cache::check_stages;
 use crate::options::Options;
@@ -295,11 +296,23 @@ impl<'a> Common<'a> {
 
     /// Keeps what a step made: for this build before for others, so that it is nobody's at no time.
     pub(crate) fn made(&self, key: &Digest, layer: Option<&Layer>, description: &str, date: i64) -> Result<Outcome> {
+        self.made_while(key, layer, description, date, &|| !self.cancel.is_cancelled())
+    }
+
+    /// The same as long as somebody wants it.
+    pub(crate) fn made_while(
+        &self,
+        key: &Digest,
+        layer: Option<&Layer>,
+        description: &str,
+        date: i64,
+        wanted: Wanted<'_>,
+    ) -> Result<Outcome> {
         lock(&self.noted).keys.push(key.clone());
         self.anew.store(true, Ordering::Relaxed);
         self.hold(layer.map(|layer| &layer.diff_id).into_iter().cloned().collect::<Vec<_>>().as_slice());
         let layer = layer.map(|layer| (layer.diff_id.clone(), layer.size));
-        let secrets = layer.as_ref().map(|(layer, _)| self.secrets_in(layer)).transpose()?.unwrap_or_default();
+        let secrets = layer.as_ref().map(|(layer, _)| self.secrets_in(layer, wanted)).transpose()?.unwrap_or_default();
         let kept = Kept { layer: layer.clone(), description, date, secrets, again: self.another() };
         self.shared.cache.keep(key, kept)?;
         Ok(Outcome { layer: layer.map(|(diff_id, _)| diff_id), cached: false, date, again: None })

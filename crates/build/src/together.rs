@@ -23,6 +23,9 @@ use crate::frames::Piece;
 const PAUSE: Duration = Duration::from_millis(100);
 /// Of a piece in the file: its stream, and its length (32 bits, little endian).
 const HEADER: usize = 5;
+/// So much is kept of a command for others: one that writes without end is not to fill the disk.
+const MOST: u64 = 64 << 20;
+const MORE: &str = "\n[more is written, and shown by the build that runs it]\n";
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
 
@@ -147,7 +150,13 @@ impl<'a> Running<'a> {
         }
         let Some(said) = state.said.clone() else { return };
         let Ok(length) = u32::try_from(piece.text.len()) else { return };
-        let bytes = [&[piece.stream][..], &length.to_le_bytes(), piece.text.as_bytes()].concat();
+        if state.written >= MOST {
+            return;
+        }
+        let mut bytes = [&[piece.stream][..], &length.to_le_bytes(), piece.text.as_bytes()].concat();
+        if state.written + bytes.len() as u64 >= MOST {
+            bytes.extend([&[1][..], &(MORE.len() as u32).to_le_bytes(), MORE.as_bytes()].concat());
+        }
         match said.write_all_at(&bytes, state.written) {
             Ok(()) => state.written += bytes.len() as u64,
             Err(_) => state.said = None,

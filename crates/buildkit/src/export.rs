@@ -169,6 +169,29 @@ fn form(exporter: &Exporter) -> Result<Option<Form>, Status> {
     }
 }
 
+/// Refuses archives whose layers are to have another form than those of the index that states something about the result.
+///
+/// # Errors
+/// Names what is not done.
+pub(crate) fn check_stated(exporters: &[Exporter], statements: &[String]) -> Result<(), Status> {
+    let stated = all_forms(exporters)?;
+    for exporter in exporters.iter().filter(|exporter| is_archive(exporter) && !statements.is_empty()) {
+        let fits = match packing(exporter)? {
+            Packing::Plain => false,
+            Packing::Compressed(form) => form.is_none() || form == stated,
+        };
+        if !fits {
+            return Err(Status::unsupported(format!(
+                "compression={} of the exporter {} is not supported where something is stated about the result: leave out \
+                 --provenance and --sbom, or the compression",
+                attribute(exporter, "compression"),
+                exporter.kind
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Whether an index of the result is needed that has no name here: what is stated about it is in that.
 pub(crate) fn needs_passing(exporters: &[Exporter], statements: &[String]) -> bool {
     !statements.is_empty() && exporters.iter().any(|exporter| !makes_image(exporter))

@@ -53,6 +53,7 @@ impl BuildKit {
         request.form = export::all_forms(&job.exporters)?;
         // What clients ask for by default costs the compression of all layers: it is for those who say so.
         request.attestations = options::attestations(options, false);
+        export::check_stated(&job.exporters, &request.attestations)?;
         if export::needs_passing(&job.exporters, &request.attestations) {
             request.passing = Some(job.passing()?);
             request.elsewhere = export::elsewhere(&job.exporters);

@@ -84,7 +84,9 @@ pub(crate) fn web_file(definition: Option<&Definition>) -> Option<(String, Strin
     let op = Op::decode(definition.def.first()?.as_slice()).ok()?.source?;
     // A repository has another scheme in the graph, whatever its address is.
     let is_web = is_web && op.identifier == url;
-    let name = op.attrs.get("http.filename").filter(|name| !name.is_empty() && !name.contains('/'))?;
+    // What else is asked of it (a checksum, a header, a mode) is not left out without a word.
+    let name = op.attrs.get("http.filename").filter(|_| op.attrs.len() == 1);
+    let name = name.filter(|name| !name.is_empty() && !name.contains('/'))?;
     is_web.then(|| (url, name.clone()))
 }
 

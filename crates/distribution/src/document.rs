@@ -46,13 +46,15 @@ impl Client {
     /// As [`Self::document`].
     pub async fn document_as(&self, url: &str, credentials: Option<Credentials>) -> Result<Document> {
         let (url, own) = without_user(url);
-        let (url, credentials) = (url.as_str(), own.or(credentials));
+        let (url, shows) = (url.as_str(), own.is_some());
+        let credentials = own.or(credentials);
         let wrong = || DistributionError::Address(url.to_owned());
         // Only the server's business is sent: a fragment is the reader's (RFC 9110, section 4.2.5).
         let uri: Uri = url.split('#').next().unwrap_or_default().parse().map_err(|_| wrong())?;
         let origin = Origin::of(&uri).ok_or_else(wrong)?;
         let address = Address::parse(uri.authority().ok_or_else(wrong)?.as_str())?;
-        let endpoint = Arc::new(Endpoint::new(self.shared(), address, Some(origin.tls), credentials));
+        let endpoint = Endpoint::new(self.shared(), address, Some(origin.tls), credentials);
+        let endpoint = Arc::new(if shows { endpoint.showing_credentials()? } else { endpoint });
         let mut call = Call::new(Method::GET, String::new(), Vec::new());
         call.target = Target::Uri(uri);
         // The bytes themselves are wanted: they are what a cache compares.
@@ -87,8 +89,9 @@ impl Document {
     /// Whether what comes is compressed with gzip, and the file is not: some servers have it in no other form, whatever they
     /// are asked for (RFC 9110, section 8.4).
     pub fn is_gzip_encoded(&self) -> bool {
+        // `x-gzip` is what servers of archives call the file itself; Go's client leaves that alone, too.
         let encoding = self.reply.header(CONTENT_ENCODING.as_str()).unwrap_or_default().trim();
-        ["gzip", "x-gzip"].iter().any(|gzip| encoding.eq_ignore_ascii_case(gzip))
+        encoding.eq_ignore_ascii_case("gzip")
     }
 
     /// When it was changed last, in seconds since the epoch, if the server says so.

@@ -167,6 +167,18 @@ impl Endpoint {
         }
     }
 
+    /// Shows the credentials with each request to it, before anybody asks: for those of an address, as browsers do and Go's
+    /// client does. Servers that hide what they have, or send to a page to sign in at, do not ask.
+    ///
+    /// # Errors
+    /// For credentials that have no form in a header.
+    pub(crate) fn showing_credentials(mut self) -> Result<Self> {
+        if let Some(credentials) = &self.credentials {
+            self.header.insert(AUTHORIZATION, basic(credentials)?);
+        }
+        Ok(self)
+    }
+
     /// A host of `hosts.toml`, and whom it stands for when it is not the registry itself.
     pub(crate) fn of_host(
         shared: Arc<Shared>,

@@ -122,7 +122,7 @@ fn fetch(git: &dyn Fn(&[&str]) -> Result<String>, wanted: &str) -> Result<String
 /// no tag there, and nothing is done.
 fn keep_tag(git: &dyn Fn(&[&str]) -> Result<String>, reference: Option<&str>) {
     let name = reference.map(|name| name.strip_prefix("refs/tags/").unwrap_or(name));
-    if let Some(name) = name.filter(|name| !name.starts_with("refs/") && !is_hex(name)) {
+    if let Some(name) = name.filter(|name| !name.starts_with("refs/")) {
         let tag = format!("+refs/tags/{name}:refs/tags/{name}");
         for depth in [&["--depth=1"][..], &[]] {
             let fetch = [&["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"], depth, &["origin", &tag]];

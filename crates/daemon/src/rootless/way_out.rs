@@ -42,9 +42,9 @@ fn ready_file(exec_root: &Path) -> PathBuf {
     exec_root.join("way-out.ready")
 }
 
-/// The number of the one that runs for the anchor with this number.
+/// The number of the one that runs for the anchor with this number, or for one in whose place that has come.
 pub(super) fn pid(exec_root: &Path, anchor: i32) -> Option<i32> {
-    running(exec_root, anchor).map(|it| it.pid)
+    running(exec_root, anchor).or_else(|| noted(exec_root).map(|(it, _)| it)).map(|it| it.pid)
 }
 
 /// The one that was started for the anchor with this number, if it runs.

@@ -110,9 +110,32 @@ async fn files_of_the_web_come_as_they_are_and_with_their_date() {
 
     let missing = client.document(&server.url("/none?secret=x")).await.unwrap_err().message();
     assert_eq!(missing, format!("failed to GET {} with status 404 Not Found", server.url("/none")));
-    for wrong in ["file:///etc/passwd", "http://user:x@localhost/", "no address"] {
+    for wrong in ["file:///etc/passwd", "no address"] {
         assert_eq!(client.document(wrong).await.unwrap_err().kind(), Kind::Invalid, "{wrong}");
     }
+}
+
+#[tokio::test]
+async fn who_is_in_an_address_is_shown_to_that_server_alone() {
+    let elsewhere =
+        Fake::start(|asked| say(200, &[("content-encoding", "GZIP")], asked.authorization().to_owned())).await;
+    let to = elsewhere.url("/file");
+    let server = Fake::start(move |asked| match (asked.path.as_str(), asked.authorization()) {
+        // As those do that hide what they have.
+        (_, "") => say(404, &[], ""),
+        ("/away", _) => say(302, &[("location", to.as_str())], ""),
+        (_, shown) => say(200, &[("content-encoding", "x-gzip")], shown.to_owned()),
+    })
+    .await;
+    let client = wharf_distribution::Client::new(ClientOptions::default()).unwrap();
+    let with_user = |path: &str| server.url(path).replace("http://", "http://ann:p%40ss@");
+    let mut document = client.document(&with_user("/file")).await.unwrap();
+    assert_eq!(document.chunk().await.unwrap().unwrap(), "Basic YW5uOnBAc3M=");
+    assert!(!document.is_gzip_encoded());
+    let mut away = client.document(&with_user("/away")).await.unwrap();
+    assert!(away.is_gzip_encoded() && away.chunk().await.unwrap().is_none());
+    let missing = client.document(&with_user("/file").replace("/file", "/x y")).await.unwrap_err();
+    assert!(!missing.message().contains("p%40ss"), "{}", missing.message());
 }
 
 /// What a registry on this machine may name is this machine, and nothing beside it that no name leads to.

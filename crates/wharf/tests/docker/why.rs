@@ -230,8 +230,15 @@ fn a_detached_run_waits_until_it_is_ready() {
     // What ends and begins again for ever is not ready, whenever it is looked at.
     for more in [&["busybox", "false"][..], &[&healthy[..], &["true", "busybox", "false"]].concat()] {
         let again = run(&[&["--restart", "always"], more].concat());
-        assert!(again.code == 1 && again.err.contains("is started again each time"), "{} {}", again.code, again.err);
+        assert!(
+            again.code == 1 && again.err.contains("would be started again and again"),
+            "{} {}",
+            again.code,
+            again.err
+        );
     }
+    let script = "test -e /once && sleep 1000; touch /once";
+    run(&[&["--restart", "always"], &healthy[..], &["true", "busybox", "sh", "-c", script]].concat()).ok();
     let ended = run(&["--restart", "on-failure:1", "busybox", "sh", "-c", "exit 6"]);
     assert!(ended.code == 1 && ended.err.contains("ended with 6 before it was ready"), "{} {}", ended.code, ended.err);
 }
@@ -246,7 +253,7 @@ fn who_stops_waiting_ends_no_container() {
     let mut client = command.args(["busybox", "sleep", "1000"]).stdout(std::process::Stdio::null()).spawn().unwrap();
     d.eventually("it runs", || d.docker("inspect -f {{.State.Running}} box").out.trim() == "true");
     let pid = rustix::process::Pid::from_child(&client);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     client.wait().unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(d.docker("inspect -f {{.State.Running}} box").ok(), "true");

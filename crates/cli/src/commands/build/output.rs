@@ -24,8 +24,8 @@ pub(super) struct Files {
 /// How an image is in an archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pack {
-    /// Its name there, or several between commas; else those that it has here.
-    name: Option<String>,
+    /// Its names there; without one those that it has here.
+    names: Vec<String>,
     /// As the engine is asked for it; `any` without one.
     compression: Option<String>,
 }
@@ -96,7 +96,13 @@ fn parse(text: &str) -> Result<Output, String> {
         return Err("compression uncompressed is not supported for images: gzip and zstd are".into());
     }
     // As BuildKit has it: what is compressed already stays as it is, unless another form is wanted.
-    let pack = Pack { name: name.clone(), compression: compression.clone().filter(|form| form != "gzip" || forced) };
+    let names = name.iter().flat_map(|names| names.split(',')).map(str::trim).filter(|name| !name.is_empty());
+    let names = names.map(str::to_owned).collect::<Vec<_>>();
+    for name in &names {
+        wharf_reference::Reference::parse(name)
+            .map_err(|error| format!("invalid name {name:?} of an output: {error}"))?;
+    }
+    let pack = Pack { names, compression: compression.clone().filter(|form| form != "gzip" || forced) };
     Ok(match kind.as_str() {
         "local" => Output::Local(place.ok_or_else(|| needs("local"))?.into(), files),
         "tar" => Output::Tar(place, files),
@@ -142,7 +148,17 @@ pub(super) fn of(matches: &Matches) -> Outcome<Vec<Output>> {
     if stdout > 1 {
         return Err("only one output can go to standard output".into());
     }
+    let stated = !super::attest::of(matches)?.is_empty();
     for output in &all {
+        if let Output::Archive(_, pack) | Output::Layout(_, pack) = output
+            && let Some(compression) = pack.compression.as_ref().filter(|_| stated)
+        {
+            return Err(format!(
+                "compression={compression} of an archive is not supported where something is stated about the result: leave \
+                 out --provenance and --sbom, or the compression"
+            )
+            .into());
+        }
         match output {
             Output::Tar(place, _) | Output::Archive(place, _) => {
                 download::refuse_terminal(place.as_deref())?;
@@ -215,8 +231,7 @@ impl Pack {
             request = made.iter().fold(request, |request, one| request.query("names", &one.id));
         }
         request = names.iter().fold(request, |request, name| request.query("names", name));
-        let there = self.name.iter().flat_map(|names| names.split(','));
-        Ok(there.fold(request, |request, name| request.query("as", name)).send().await?)
+        Ok(self.names.iter().fold(request, |request, name| request.query("as", name)).send().await?)
     }
 }
 
@@ -286,15 +301,17 @@ mod tests {
         let image = |name: Option<&str>, push| Output::Image { name: name.map(str::to_owned), push, compression: None };
         assert_eq!(parse("type=docker").unwrap(), image(None, false));
         assert_eq!(parse("type=docker,dest=f").unwrap(), Output::Archive(Some("f".into()), Pack::default()));
-        let pack =
-            |compression: Option<&str>| Pack { name: Some("n".into()), compression: compression.map(str::to_owned) };
+        let pack = |compression: Option<&str>| Pack {
+            names: vec!["n".into(), "m:2".into()],
+            compression: compression.map(str::to_owned),
+        };
         for (text, expected) in [
             ("compression=gzip", None),
             ("compression=gzip,force-compression=true", Some("gzip")),
             ("compression=zstd", Some("zstd")),
             ("compression=uncompressed", Some("uncompressed")),
         ] {
-            let parsed = parse(&format!("type=oci,dest=-,name=n,{text}")).unwrap();
+            let parsed = parse(&format!("type=oci,dest=-,\"name=n, m:2\",{text}")).unwrap();
             assert_eq!(parsed, Output::Archive(None, pack(expected)), "{text}");
         }
         assert!(parse("type=image,compression=uncompressed").is_err());
