@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use tokio::net::UnixStream;
 use tokio::sync::watch;
-use wharf_monitor::client;
+use wharf_monitor::{ExecState, client};
 
 use crate::attach::pair;
 use crate::engine::{Engine, blocking, to_its_end};
 use crate::error::{EngineError, Result};
-use crate::record::Status;
+use crate::record::{Container, Status};
 use crate::slot::lock;
 use crate::spec::ExecConfig;
 use crate::{bundle, names};
@@ -33,6 +33,8 @@ struct ExecSlot {
     record: Mutex<ExecRecord>,
     started: Mutex<bool>,
     ended: watch::Sender<bool>,
+    /// A daemon before this one has started it.
+    adopted: bool,
 }
 
 impl ExecSlot {
@@ -56,10 +58,25 @@ fn words(config: &ExecConfig) -> String {
     format!("{program} {}", words.map(String::as_str).collect::<Vec<_>>().join(" "))
 }
 
-/// All execs of this daemon's life.
+/// All execs of this daemon's life, and those that it has found running.
 #[derive(Debug, Default)]
 pub(crate) struct Execs {
     inner: Mutex<BTreeMap<String, Arc<ExecSlot>>>,
+}
+
+/// Puts one in its place. `adopted`: another daemon has started it, and whether it has ended.
+fn put(inner: &mut BTreeMap<String, Arc<ExecSlot>>, record: ExecRecord, adopted: Option<bool>) {
+    if inner.len() >= KEPT {
+        let ended = inner.iter().find(|(_, slot)| lock(&slot.record).exit_code.is_some()).map(|(id, _)| id.clone());
+        ended.and_then(|id| inner.remove(&id));
+    }
+    let slot = ExecSlot {
+        record: Mutex::new(record.clone()),
+        started: Mutex::new(adopted.is_some()),
+        ended: watch::channel(adopted == Some(true)).0,
+        adopted: adopted.is_some(),
+    };
+    inner.insert(record.id, Arc::new(slot));
 }
 
 /// Execs that have ended are kept so that their code can be asked for; the oldest beyond this number go.
@@ -87,14 +104,31 @@ impl Execs {
     }
 
     fn insert(&self, record: ExecRecord) {
+        put(&mut lock(&self.inner), record, None);
+    }
+
+    /// What a monitor tells of an exec that another daemon has started: that it runs, or has ended. The record of one whose end
+    /// is news.
+    fn adopt(&self, container: &str, told: ExecState) -> Option<ExecRecord> {
         let mut inner = lock(&self.inner);
-        if inner.len() >= KEPT {
-            let ended = inner.iter().find(|(_, slot)| lock(&slot.record).exit_code.is_some()).map(|(id, _)| id.clone());
-            ended.and_then(|id| inner.remove(&id));
+        if let Some(slot) = inner.get(&told.id) {
+            let mut record = lock(&slot.record);
+            // Of its own this daemon hears by itself.
+            let code = told.exit.filter(|_| slot.adopted && record.exit_code.is_none())?;
+            (record.running, record.exit_code) = (false, Some(code));
+            slot.ended.send_replace(true);
+            return Some(record.clone());
         }
-        let slot =
-            ExecSlot { record: Mutex::new(record.clone()), started: Mutex::new(false), ended: watch::channel(false).0 };
-        inner.insert(record.id, Arc::new(slot));
+        let record = ExecRecord {
+            id: told.id,
+            container: container.to_owned(),
+            config: serde_json::from_value(told.note).unwrap_or_default(),
+            running: told.exit.is_none(),
+            exit_code: told.exit,
+            pid: told.pid,
+        };
+        put(&mut inner, record.clone(), Some(told.exit.is_some()));
+        Some(record).filter(|record| record.exit_code.is_some())
     }
 
     /// IDs of a container's execs that have not ended.
@@ -233,6 +267,8 @@ impl Engine {
                 stdout: config.attach_stdout && !detach,
                 stderr: config.attach_stderr && !detach,
                 detach_keys: Some(config.detach_keys.clone()).filter(|keys| !keys.is_empty()),
+                // For the daemon after this one.
+                note: serde_json::to_value(&config).unwrap_or_default(),
             };
             Ok(client::exec(&dir, &request, theirs.as_ref().map(AsFd::as_fd)))
         })
@@ -274,6 +310,16 @@ impl Engine {
                 // The user's words are at fault, not this engine.
                 let invalid = matches!(error.exit_code(), 126 | 127) || failure_code(&text) == 127;
                 Err(if invalid { EngineError::invalid(text) } else { EngineError::system(text) })
+            }
+        }
+    }
+
+    /// A monitor tells of execs that this daemon may not know.
+    pub(crate) fn adopt_execs(&self, container: &Container, told: Vec<ExecState>) {
+        for exec in told {
+            if let Some(record) = self.inner.execs.adopt(&container.id, exec) {
+                let code = record.exit_code.unwrap_or_default().to_string();
+                self.tell_with(container, "exec_die", &[("execID", &record.id), ("exitCode", &code)]);
             }
         }
     }

@@ -148,8 +148,10 @@ impl Engine {
                 {
                     self.tell(&record, &format!("health_status: {}", health.status));
                 }
+                self.adopt_execs(&record, state.execs);
                 self.save_soon(&record);
             }
+            Event::ExecEnded(exec) => self.adopt_execs(&slot.record(), vec![exec]),
             Event::Started { pid, started_at, restart_count } => {
                 self.note_start(slot, pid, &started_at, restart_count.into());
             }

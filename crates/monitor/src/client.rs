@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use wharf_sys::message;
 
 use crate::launch::{Attach, Restart};
-use crate::state::{Exit, HealthState, State};
+use crate::state::{ExecState, Exit, HealthState, State};
 pub use crate::wire::ExecRequest;
 use crate::wire::{EventFrame, NOT_RUNNING, Reply, Request, SOCKET};
 
@@ -76,6 +76,8 @@ pub enum Event {
         restart_count: u32,
     },
     Health(HealthState),
+    /// An exec has ended whose asker had gone.
+    ExecEnded(ExecState),
     /// Processes were ended for want of memory.
     Oom {
         /// Whose limit was reached, as in [`Exit::oom_group`].
@@ -98,6 +100,9 @@ pub fn decode(frame: &[u8]) -> Option<Event> {
     }
     if let Some(health) = frame.health {
         return Some(Event::Health(health));
+    }
+    if let Some(exec) = frame.exec_ended {
+        return Some(Event::ExecEnded(exec));
     }
     frame.oom.filter(|oom| *oom).map(|_| Event::Oom { group: frame.oom_group })
 }

@@ -15,6 +15,7 @@ use crate::container::{Container, exit_code, number};
 use crate::launch::Attach;
 use crate::place::Place;
 use crate::ready::{Interest, Part, Source, Who};
+use crate::state::ExecState;
 use crate::streams::Streams;
 use crate::wire::{ExecRequest, NOT_RUNNING, Reply};
 
@@ -48,7 +49,11 @@ pub(crate) struct Exec {
     pub(crate) streams: Streams,
     /// Who is told of its end.
     pub(crate) asker: Connection,
+    /// As in [`ExecRequest::note`].
+    note: serde_json::Value,
     phase: Phase,
+    /// It has ended, and its asker has not heard it.
+    unheard: Option<ExecState>,
 }
 
 #[derive(Debug)]
@@ -61,6 +66,7 @@ enum Phase {
     },
     /// It has ended; its output has not.
     Ended {
+        number: i32,
         code: i32,
         at: Instant,
     },
@@ -91,7 +97,7 @@ impl Exec {
         match send(container, surroundings, &request.process, request.stdin, client) {
             Ok((coming, streams)) => {
                 let phase = Phase::Coming(Box::new(coming));
-                Ok(Self { id: request.id, pidfd: None, streams, asker, phase })
+                Ok(Self { id: request.id, pidfd: None, streams, asker, note: request.note, phase, unheard: None })
             }
             Err(error) => {
                 asker.finish(&Reply::error(error.to_string(), error.exit_code()));
@@ -148,8 +154,8 @@ impl Exec {
     }
 
     fn reap(&mut self) {
-        if let (Phase::Running { .. }, Some(code)) = (&self.phase, self.pidfd.as_ref().and_then(exit_code)) {
-            self.phase = Phase::Ended { code, at: Instant::now() };
+        if let (Phase::Running { number, .. }, Some(code)) = (&self.phase, self.pidfd.as_ref().and_then(exit_code)) {
+            self.phase = Phase::Ended { number: *number, code, at: Instant::now() };
         }
     }
 
@@ -181,12 +187,15 @@ impl Exec {
             }
         }
         self.streams.tidy(now);
-        if let Phase::Ended { code, at } = self.phase {
+        if let Phase::Ended { number, code, at } = self.phase {
             if !self.streams.is_drained() && now >= at + LINGER {
                 self.streams.drain(&mut |_, _| {});
             }
             if self.streams.is_drained() && (!self.streams.has_unsent() || now >= at + TELLING) {
                 self.asker.send(&Reply { exit: Some(code), ..Reply::default() });
+                if !self.asker.is_open() {
+                    self.unheard = self.state(Some((number, code)));
+                }
                 self.phase = Phase::Told { at: now };
             }
         }
@@ -198,6 +207,21 @@ impl Exec {
             Phase::Failed => !self.asker.is_open(),
             Phase::Coming(_) | Phase::Running { .. } | Phase::Ended { .. } => false,
         }
+    }
+
+    /// What it is, if it runs or has ended as said: its process number and its code.
+    pub(crate) fn state(&self, ended: Option<(i32, i32)>) -> Option<ExecState> {
+        let (pid, exit) = match (ended, &self.phase) {
+            (Some((number, code)), _) => (number, Some(code)),
+            (None, Phase::Running { number, .. } | Phase::Ended { number, .. }) => (*number, None),
+            (None, _) => return None,
+        };
+        Some(ExecState { id: self.id.clone(), pid, note: self.note.clone(), exit })
+    }
+
+    /// Its end, if its asker did not hear it, once.
+    pub(crate) fn take_unheard(&mut self) -> Option<ExecState> {
+        self.unheard.take()
     }
 
     /// The container has ended for good, and this with it. The clients that have not taken all yet come back.

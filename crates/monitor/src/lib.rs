@@ -50,6 +50,7 @@ mod spawner;
 mod state;
 mod streams;
 mod supervise;
+mod unheard;
 mod wire;
 
 pub use ask::check_probe;
@@ -58,5 +59,5 @@ pub use error::{LaunchError, Result};
 pub use launch::{Attach, Health, Launch, LogConfig, Restart};
 pub use silent::Silent;
 pub use spawner::{Given, Launched, Spawner};
-pub use state::{Exit, HealthState, Probe, State};
+pub use state::{ExecState, Exit, HealthState, Probe, State};
 pub use wharf_runtime::{INIT_NAME, init_main, offer_init};

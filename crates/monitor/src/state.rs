@@ -24,6 +24,23 @@ pub struct State {
     /// latest of a container that ends again and again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub untold: Vec<Exit>,
+    /// Programs that run beside the first, and those that have ended and whose askers had gone by then: the latter are told once,
+    /// to who watches first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub execs: Vec<ExecState>,
+}
+
+/// A further program in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecState {
+    pub id: String,
+    pub pid: i32,
+    /// As in [`crate::client::ExecRequest::note`].
+    #[serde(default)]
+    pub note: serde_json::Value,
+    /// Its exit code; `None` while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<i32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]

@@ -24,7 +24,7 @@ use crate::probe::{News, Prober};
 use crate::ready::{Interest, Part, Source, Who};
 use crate::reaper::Reaper;
 use crate::restart::History;
-use crate::state::{Exit, State};
+use crate::state::{ExecState, Exit, State};
 use crate::wire::{EventFrame, Started};
 
 const KILL: i32 = 9;
@@ -67,6 +67,8 @@ pub(crate) struct Monitor {
     last: Option<Exit>,
     /// For [`State::untold`].
     untold: VecDeque<Exit>,
+    /// Execs that have ended and whose askers had gone, while nobody watched.
+    pub(crate) unheard: VecDeque<ExecState>,
     oom: Oom,
     oom_killed: bool,
     /// When to look next, and how long that was waited for.
@@ -95,6 +97,7 @@ impl Monitor {
             wake: None,
             last: None,
             untold: VecDeque::new(),
+            unheard: VecDeque::new(),
             oom,
             oom_killed: false,
             oom_look: None,
@@ -234,7 +237,7 @@ impl Monitor {
         if let Some(log) = &mut self.place.log {
             log.ready();
         }
-        self.execs.retain_mut(|exec| !exec.tidy(now));
+        self.tidy_execs(now);
         self.connections.retain(Connection::is_open);
         self.late.tidy(now);
         if let Some((due, waited)) = self.oom_look
@@ -459,12 +462,14 @@ impl Monitor {
             oom_killed: self.oom_killed,
             oom_group: self.oom.reached(),
             untold: Vec::new(),
+            execs: Vec::new(),
         }
     }
 
     /// The first word to who watches from now on.
     pub(crate) fn first_word(&mut self) -> State {
-        State { untold: std::mem::take(&mut self.untold).into(), ..self.state() }
+        let execs = self.exec_states();
+        State { untold: std::mem::take(&mut self.untold).into(), execs, ..self.state() }
     }
 
     fn tell_exited(&mut self, exit: &Exit, restarting: bool) {
@@ -478,7 +483,7 @@ impl Monitor {
         self.tell(&EventFrame { exited, restarting, ..EventFrame::default() });
     }
 
-    fn tell(&mut self, frame: &EventFrame) {
+    pub(crate) fn tell(&mut self, frame: &EventFrame) {
         // Types of ours that have no map with other keys than strings: it cannot fail.
         let bytes = serde_json::to_vec(frame).unwrap_or_default();
         for connection in self.connections.iter_mut().filter(|connection| connection.watching) {

@@ -4,7 +4,7 @@ use oci_spec::runtime::Process;
 use serde::{Deserialize, Serialize};
 
 use crate::launch::{Attach, Restart};
-use crate::state::{Exit, HealthState, State};
+use crate::state::{ExecState, Exit, HealthState, State};
 
 /// Name of the socket in [`crate::Launch::dir`].
 pub(crate) const SOCKET: &str = "monitor.sock";
@@ -57,6 +57,9 @@ pub struct ExecRequest {
     pub stderr: bool,
     #[serde(default)]
     pub detach_keys: Option<String>,
+    /// The caller's own, given back in [`crate::State::execs`].
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub note: serde_json::Value,
 }
 
 /// The monitor's word for a container that has ended, or has not begun: to who asks it is as if nobody listened.
@@ -111,6 +114,8 @@ pub(crate) struct EventFrame {
     pub(crate) health: Option<HealthState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oom: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exec_ended: Option<ExecState>,
     /// Beside `oom`: whose limit it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) oom_group: Option<String>,

@@ -39,7 +39,15 @@ fn end(launch: &Launch) {
 fn request(launch: &Launch, args: &[&str], terminal: bool) -> ExecRequest {
     let mut process = launch.spec.process().clone().expect("a process");
     process.set_args(Some(args.iter().map(|&word| word.to_owned()).collect())).set_terminal(Some(terminal));
-    ExecRequest { id: args.join(" "), process, stdin: true, stdout: true, stderr: true, detach_keys: None }
+    ExecRequest {
+        id: args.join(" "),
+        process,
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        detach_keys: None,
+        note: Default::default(),
+    }
 }
 
 fn exec(launch: &Launch, args: &[&str], terminal: bool) -> (RunningExec, UnixStream) {

@@ -63,6 +63,7 @@ fn probes_count_and_are_told(fixture: &Fixture) {
         stdout: false,
         stderr: false,
         detach_keys: None,
+        note: Default::default(),
     };
     assert_eq!(client::exec(&launch.dir, &well, None).expect("runs").wait().expect("ends"), 0);
     let well = health(&events, |state| state.status == "healthy");

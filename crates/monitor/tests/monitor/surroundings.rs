@@ -34,8 +34,15 @@ pub(crate) const CASES: &[Case] = &[
 fn run(launch: &Launch, args: &[&str]) -> Result<i32, client::ClientError> {
     let mut process = launch.spec.process().clone().expect("a process");
     process.set_args(Some(args.iter().map(|&word| word.to_owned()).collect()));
-    let request =
-        ExecRequest { id: "x".into(), process, stdin: false, stdout: false, stderr: false, detach_keys: None };
+    let request = ExecRequest {
+        id: "x".into(),
+        process,
+        stdin: false,
+        stdout: false,
+        stderr: false,
+        detach_keys: None,
+        note: Default::default(),
+    };
     client::exec(&launch.dir, &request, None)?.wait()
 }
 

@@ -58,3 +58,42 @@ fn an_interactive_exec_ends_with_its_client() {
     d.eventually("it is noted", || d.get(&format!("/exec/{id}/json"))["Running"] == false);
     d.docker("rm -f here").ok();
 }
+
+/// What a daemon has started and the next one finds is no stranger there: it can be asked for, and its end is told.
+#[test]
+fn execs_outlive_the_daemon() {
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name here busybox sleep 1000").ok();
+    let exec = |d: &Daemon, script: &str| {
+        let (_, made) =
+            d.post("/containers/here/exec", &json!({ "Cmd": ["sh", "-c", script] }).to_string(), true).unwrap();
+        let id = serde_json::from_str::<serde_json::Value>(&made).unwrap()["Id"].as_str().unwrap().to_owned();
+        assert_eq!(d.post(&format!("/exec/{id}/start"), r#"{"Detach":true}"#, true).unwrap().0, 200);
+        id
+    };
+    let now = exec(&d, "while ! test -e /now; do sleep 0.1; done; exit 5");
+    let later = exec(&d, "while ! test -e /later; do sleep 0.1; done; exit 6");
+    let pid = d.get("/containers/here/json")["State"]["Pid"].as_i64().unwrap();
+    d.kill();
+    // While nobody is there.
+    let root = std::path::PathBuf::from(format!("/proc/{pid}/root"));
+    std::fs::write(root.join("now"), "").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    d.launch();
+    d.eventually("its end is known", || d.get(&format!("/exec/{now}/json"))["ExitCode"] == 5);
+    let found = d.get(&format!("/exec/{later}/json"));
+    assert_eq!((&found["Running"], &found["ProcessConfig"]["entrypoint"]), (&true.into(), &"sh".into()), "{found}");
+    assert_eq!(d.get("/containers/here/json")["ExecIDs"], json!([later]));
+    std::fs::write(root.join("later"), "").unwrap();
+    d.eventually("its end is told", || d.get(&format!("/exec/{later}/json"))["ExitCode"] == 6);
+    assert_eq!(d.get("/containers/here/json")["ExecIDs"], serde_json::Value::Null);
+    let words = "events --since 1h --until 0s --filter event=exec_die --format {{.Actor.Attributes.exitCode}}";
+    let mut codes = Vec::new();
+    d.eventually("both are told", || {
+        codes = d.docker(words).ok().lines().map(str::to_owned).collect();
+        codes.len() >= 2
+    });
+    codes.sort();
+    assert_eq!(codes, ["5", "6"]);
+    d.docker("rm -f here").ok();
+}
