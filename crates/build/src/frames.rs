@@ -18,19 +18,20 @@ pub(crate) struct Frames {
     partial: [Vec<u8>; 2],
 }
 
-/// Text of one of a command's streams.
+/// What was written to one of a command's streams, its characters whole.
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) stream: u8,
-    pub(crate) text: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Piece {
     /// As the classic protocol has it: the standard error in red.
     pub(crate) fn classic(self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
         match self.stream {
-            STDERR => format!("{RED}{}{PLAIN}", self.text),
-            _ => self.text,
+            STDERR => format!("{RED}{text}{PLAIN}"),
+            _ => text.into_owned(),
         }
     }
 }
@@ -59,24 +60,25 @@ impl Frames {
             self.left -= own.len();
             bytes = rest;
         }
-        let pieces = pieces.into_iter().map(|(stream, content)| Piece { stream, text: self.whole(stream, content) });
-        pieces.filter(|piece| !piece.text.is_empty()).collect()
+        let pieces = pieces.into_iter().map(|(stream, content)| Piece { stream, bytes: self.whole(stream, content) });
+        pieces.filter(|piece| !piece.bytes.is_empty()).collect()
     }
 
-    /// The text of a piece with what was left of the one before, without the beginning of a character at its end.
-    fn whole(&mut self, stream: u8, piece: Vec<u8>) -> String {
+    /// A piece with what was left of the one before, without the beginning of a character at its end.
+    fn whole(&mut self, stream: u8, piece: Vec<u8>) -> Vec<u8> {
         let partial = &mut self.partial[usize::from(stream == STDERR)];
         let mut content = std::mem::take(partial);
         content.extend(piece);
-        if let Err(error) = std::str::from_utf8(&content)
-            && error.error_len().is_none()
-        {
-            *partial = content.split_off(error.valid_up_to());
-            if std::str::from_utf8(&content).is_ok() {
-                return String::from_utf8(content).unwrap_or_default();
-            }
+        // Whatever comes before it, a character of which the end is missing is at the very end.
+        let tail = content.len().saturating_sub(3);
+        let begin = (tail..content.len()).find(|at| {
+            std::str::from_utf8(&content[*at..])
+                .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        });
+        if let Some(begin) = begin {
+            *partial = content.split_off(begin);
         }
-        String::from_utf8_lossy(&content).into_owned()
+        content
     }
 }
 
@@ -105,6 +107,12 @@ mod tests {
     #[test]
     fn what_is_no_text_is_shown_as_well_as_can_be() {
         let mut frames = Frames::default();
-        assert_eq!(frames.pieces(&frame(1, b"a\xffb"))[0].text, "a\u{fffd}b");
+        let piece = frames.pieces(&frame(1, b"a\xffb")).remove(0);
+        assert_eq!(piece.bytes, b"a\xffb");
+        assert_eq!(piece.classic(), "a\u{fffd}b");
+        // What is no text before it does not make two of a character.
+        let first = frames.pieces(&frame(1, b"\xff\xe2\x82")).remove(0);
+        let second = frames.pieces(&frame(1, b"\xac!")).remove(0);
+        assert_eq!((&first.bytes[..], second.classic().as_str()), (&b"\xff"[..], "\u{20ac}!"));
     }
 }

@@ -139,7 +139,7 @@ impl Session<'_> {
     /// Tells a piece of a command's output.
     fn say(&self, piece: Piece) -> Result<()> {
         if let Some(steps) = &self.output.steps {
-            steps.said(piece.stream, piece.text.as_bytes())?;
+            steps.said(piece.stream, &piece.bytes)?;
         }
         self.output.text(piece.classic())
     }

@@ -149,11 +149,11 @@ impl<'a> Running<'a> {
             state.said = nameless(&dir.join("said")).ok().map(Arc::new);
         }
         let Some(said) = state.said.clone() else { return };
-        let Ok(length) = u32::try_from(piece.text.len()) else { return };
+        let Ok(length) = u32::try_from(piece.bytes.len()) else { return };
         if state.written >= MOST {
             return;
         }
-        let mut bytes = [&[piece.stream][..], &length.to_le_bytes(), piece.text.as_bytes()].concat();
+        let mut bytes = [&[piece.stream][..], &length.to_le_bytes(), &piece.bytes[..]].concat();
         if state.written + bytes.len() as u64 >= MOST {
             bytes.extend([&[1][..], &(MORE.len() as u32).to_le_bytes(), MORE.as_bytes()].concat());
         }
@@ -248,11 +248,11 @@ impl Heard {
             let mut header = [0; HEADER];
             said.read_exact_at(&mut header, self.read)?;
             let [stream, length @ ..] = header;
-            let mut text = vec![0; u32::from_le_bytes(length) as usize];
-            said.read_exact_at(&mut text, self.read + HEADER as u64)?;
-            self.read += (HEADER + text.len()) as u64;
-            bytes += text.len();
-            pieces.push(Piece { stream, text: String::from_utf8_lossy(&text).into_owned() });
+            let mut content = vec![0; u32::from_le_bytes(length) as usize];
+            said.read_exact_at(&mut content, self.read + HEADER as u64)?;
+            self.read += (HEADER + content.len()) as u64;
+            bytes += content.len();
+            pieces.push(Piece { stream, bytes: content });
         }
         Ok(pieces)
     }
@@ -280,11 +280,11 @@ mod tests {
     use super::*;
 
     fn piece(text: &str) -> Piece {
-        Piece { stream: 1, text: text.into() }
+        Piece { stream: 1, bytes: text.into() }
     }
 
     fn texts(pieces: Option<Vec<Piece>>) -> Option<String> {
-        pieces.map(|pieces| pieces.into_iter().map(|piece| piece.text).collect())
+        pieces.map(|pieces| pieces.into_iter().map(Piece::classic).collect())
     }
 
     fn all() -> (Commands, Digest, tempfile::TempDir) {

@@ -109,7 +109,8 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
     if rest.trim_start_matches('/') == "containers/" && call.request.method() == Method::DELETE {
         return Err(ApiError::bad("invalid name or ID supplied: \"\""));
     }
-    if rest.len() > 1 && rest.ends_with('/') {
+    // This one is a route of its own in moby.
+    if rest.len() > 1 && rest.ends_with('/') && rest != "/networks/" {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "page not found"));
     }
     let segments: Vec<String> = rest.split('/').filter(|s| !s.is_empty()).map(decode_path).collect();
@@ -208,7 +209,7 @@ async fn route(api: Api, request: Request<Incoming>) -> Result {
         ("POST", ["build", "cancel"]) if call.query.get("id").is_none() => Err(ApiError::bad("build ID not provided")),
         ("POST", ["build", "cancel"]) => Ok(crate::http::no_content()),
 
-        ("GET", ["networks"] | ["networks", ""]) => networks::list(&call),
+        ("GET", ["networks"]) => networks::list(&call),
         ("POST", ["networks", "create"]) => networks::create(call).await,
         ("POST", ["networks", "prune"]) => networks::prune(call).await,
         // Before a network of that name, which its ID leads to.

@@ -147,6 +147,7 @@ fn what_contradicts_itself_is_said_in_docker_s_words() {
     let host = d.docker("network connect host box");
     assert!(host.err.contains("container must be created in host network mode"), "{}", host.err);
     assert_eq!(d.docker("run --rm --network container:box busybox hostname").ok(), d.docker("exec box hostname").ok());
+    assert!(d.get("/networks/").is_array());
     let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     assert_eq!(d.docker("run --rm --network host busybox cat /etc/hosts").ok(), hosts.trim_end());
 }
