@@ -33,7 +33,17 @@ impl Networks {
                 self.drop_default_bridge(&present)?;
             }
         } else {
-            let wanted = self.default_bridge(present.as_ref())?;
+            let mut wanted = self.default_bridge(present.as_ref())?;
+            if let Some(present) = &present
+                && moves(present, &wanted)
+                && self.is_in_use(present)?
+            {
+                tracing::warn!(
+                    "containers that run are on the default bridge: it keeps its addresses, and gets those that the options \
+                     name when the daemon is started without such containers"
+                );
+                wanted = kept(present, wanted);
+            }
             if let Some(present) = present.as_ref().filter(|present| present.bridge == wanted.bridge) {
                 bridge::forget_addresses(&inner.options.instance, present, &wanted)?;
             }
@@ -71,6 +81,15 @@ impl Networks {
         inner.store.write::<_, NetworkError>(|tx| Ok(tx.delete(NETWORKS, &present.id)?))?;
         inner.state().networks.remove(&present.id);
         Ok(())
+    }
+
+    /// Whether containers of an earlier daemon are on a bridge that is there. The kernel is asked: the rows of a daemon that was
+    /// killed may be behind.
+    fn is_in_use(&self, present: &NetworkRecord) -> Result<bool> {
+        let links = Connection::open()?.links()?;
+        let bridge = links.iter().find(|link| present.bridge.as_ref() == Some(&link.name));
+        let is_ours = |link: &&Link| mark::read(&self.inner.options.instance, &link.alias).is_some();
+        Ok(bridge.is_some_and(|bridge| links.iter().filter(is_ours).any(|link| link.master == Some(bridge.index))))
     }
 
     /// The default bridge as the options want it, and otherwise as it is.
@@ -237,6 +256,29 @@ impl Networks {
         }
         Ok(())
     }
+}
+
+/// Whether containers would be where nobody finds them any more.
+fn moves(present: &NetworkRecord, wanted: &NetworkRecord) -> bool {
+    let pool6 = |record: &NetworkRecord| record.pool6.as_ref().map(|pool| (pool.subnet, pool.gateway));
+    let same = present.subnet == wanted.subnet && present.gateway == wanted.gateway && present.bridge == wanted.bridge;
+    // One that gets the other family beside its own moves nobody.
+    !same || (pool6(present).is_some() && pool6(present) != pool6(wanted))
+}
+
+/// What is wanted, where it is.
+fn kept(present: &NetworkRecord, wanted: NetworkRecord) -> NetworkRecord {
+    shown(NetworkRecord {
+        bridge: present.bridge.clone(),
+        subnet: present.subnet,
+        subnet_chosen: present.subnet_chosen,
+        gateway: present.gateway,
+        gateway_chosen: present.gateway_chosen,
+        ip_range: present.ip_range,
+        aux_addresses: present.aux_addresses.clone(),
+        pool6: present.pool6.clone().or(wanted.pool6.clone()),
+        ..wanted
+    })
 }
 
 /// The rules of the default bridge, of which none is left of an earlier daemon's.

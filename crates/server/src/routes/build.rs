@@ -320,8 +320,9 @@ fn event_line(event: &BuildEvent) -> Bytes {
 }
 
 pub(super) async fn prune(call: Call) -> Result {
-    let filters =
-        Filters::of(&call.query, &["until", "id", "unused-for", "parent", "type", "inuse", "shared", "private"])?;
+    // What is cached has no labels: clients send those of `system prune` along, and moby passes over them.
+    let known = ["until", "id", "unused-for", "parent", "type", "inuse", "shared", "private", "label", "label!"];
+    let filters = Filters::of(&call.query, &known)?;
     let before = match filters.get("unused-for").and_then(|ages| ages.last()) {
         Some(age) => Some(moment(age)?),
         None => filters.until()?,

@@ -51,6 +51,28 @@ fn containers_that_do_not_say_get_what_the_daemon_says() {
     d.docker("rm -f cc").ok();
 }
 
+/// Another address of the bridge would cut off what runs there, and whoever reaches it by its ports.
+#[test]
+fn the_default_bridge_moves_when_nobody_is_on_it() {
+    let Some(mut d) = Daemon::start_given(&["--bip=10.216.0.1/24", "--ip=127.0.0.1"]) else { return };
+    d.docker("run -d --name web -p 80 busybox httpd -f -p 80 -h /etc").ok();
+    let subnet = |d: &Daemon| d.get("/networks/bridge")["IPAM"]["Config"][0]["Subnet"].as_str().unwrap().to_owned();
+    let port = d.docker("port web 80/tcp").ok();
+    let reached = |d: &Daemon| d.docker("exec web ping -c 1 -W 2 10.216.0.1").code == 0;
+    assert!(reached(&d), "the gateway answers");
+    d.kill();
+    d.options(&["--bip=10.217.0.1/24", "--ip=127.0.0.1"]);
+    d.launch();
+    assert!(d.log().contains("it keeps its addresses"), "{}", d.log());
+    assert_eq!((subnet(&d).as_str(), d.docker("port web 80/tcp").ok()), ("10.216.0.0/24", port));
+    assert!(reached(&d), "it does so still");
+    d.docker("restart -t 0 web").ok();
+    d.docker("rm -f web").ok();
+    d.stop();
+    d.launch();
+    assert_eq!(subnet(&d), "10.217.0.0/24");
+}
+
 #[test]
 fn the_default_bridge_is_as_the_daemon_says() {
     let options = [

@@ -70,6 +70,10 @@ fn a_prune_says_what_it_would_remove() {
         daemon.docker("run --name ended -v /anonymous busybox true");
         daemon.docker("network create idle");
     }
+    // Labels choose among what has some, and are nothing against the rest.
+    for filter in ["label=none", "label!=none"] {
+        daemon.docker(&format!("system prune -f --filter {filter}")).ok();
+    }
     // The client says whole seconds, and waits for this one.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let soon = now.as_secs() + 1;

@@ -138,6 +138,11 @@ impl Daemon {
         command
     }
 
+    /// With other options from the next start on.
+    pub(crate) fn options(&mut self, options: &[&str]) {
+        self.options = options.iter().map(|&option| option.to_owned()).collect();
+    }
+
     /// Starts it, and waits until it answers.
     pub(crate) fn launch(&mut self) {
         let log = std::fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
