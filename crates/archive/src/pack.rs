@@ -50,6 +50,8 @@ pub struct Upper<'a> {
     pub times: Option<&'a OtherTimes<'a>>,
     /// Whether there is something below at a path that a directory can hide: overlayfs marks new ones that hide nothing, too.
     pub hides: &'a dyn Fn(&Path) -> bool,
+    /// As [`PackOptions::ids`].
+    pub ids: Option<IdRange>,
 }
 
 impl std::fmt::Debug for Upper<'_> {
@@ -64,7 +66,7 @@ impl std::fmt::Debug for Upper<'_> {
 /// As [`pack`].
 pub fn pack_upper(root: &RootDir, output: &mut dyn Write, upper: &Upper<'_>) -> Result<()> {
     let top = root.open_dir("").map_err(|source| ArchiveError::Pack { name: String::new(), source })?;
-    let options = &PackOptions { overlay_whiteouts: true, ..PackOptions::default() };
+    let options = &PackOptions { overlay_whiteouts: true, ids: upper.ids, ..PackOptions::default() };
     let mut packer = Packer { times: upper.times, hides: Some(upper.hides), ..Packer::new(top, output, options) };
     packer.directory(Path::new(""))?;
     packer.put(&[0; 2 * BLOCK])

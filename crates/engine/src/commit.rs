@@ -5,6 +5,7 @@ use std::sync::Arc;
 use wharf_image::{HistoryEntry, ImageRecord};
 use wharf_reference::Reference;
 
+use crate::container_root;
 use crate::engine::{Engine, blocking, now, to_its_end};
 use crate::error::{EngineError, Result};
 use crate::record::Status;
@@ -46,7 +47,7 @@ impl Engine {
         }
         let paused = options.pause && self.pause_for_commit(slot).await?;
         let (engine, upper) = (self.clone(), self.dir(&slot.id).join("upper"));
-        let below = record.layers.clone();
+        let (below, ids) = (record.layers.clone(), container_root::ids(&record));
         let layer = blocking(move || {
             let layers = engine.images().layers();
             let failing = |e| EngineError::from_source("what the container has written cannot be read", &e);
@@ -54,7 +55,7 @@ impl Engine {
                 return Ok(None);
             }
             let below = layers.view(&below, None)?;
-            Ok(Some(layers.commit(&upper, Some(below), None)?))
+            Ok(Some(layers.commit_of(&upper, Some(below), ids)?))
         })
         .await;
         if paused {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, RenameFlags, Timespec, Timestamps, rename, renameat_with};
 use rustix::io::Errno;
-use wharf_archive::{ArchiveError, OtherTimes, Unpacked, Upper, pack_upper};
+use wharf_archive::{ArchiveError, IdRange, OtherTimes, Unpacked, Upper, pack_upper};
 use wharf_reference::Digest;
 use wharf_rooted_path::{RootDir, disk_usage};
 
@@ -142,6 +142,15 @@ impl Layers {
         self.commit_while(upper, below, dating, &|| true)
     }
 
+    /// The same of a container with a user namespace of its own, which has these of the host's IDs: the layer has the
+    /// container's.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_of(&self, upper: &Path, below: Option<View>, ids: Option<IdRange>) -> Result<Layer> {
+        self.commit_within(upper, || self.commit_now(upper, below, None, ids, &|| true))
+    }
+
     /// The same for as long as somebody wants it: a file of holes alone may be terabytes long.
     ///
     /// # Errors
@@ -153,16 +162,19 @@ impl Layers {
         dating: Option<Dating>,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<Layer> {
+        self.commit_within(upper, || self.commit_now(upper, below, dating, None, goes_on))
+    }
+
+    /// Within the budget, and with a word about the disk when that is full.
+    fn commit_within(&self, upper: &Path, make: impl FnOnce() -> Result<Layer>) -> Result<Layer> {
         let budget = self.store().budget();
         if budget.max().is_some() {
             budget.require(disk_usage(upper))?;
         }
         let free = self.store().free();
-        self.commit_now(upper, below, dating, goes_on).map_err(|error| {
-            match error.is_full() && !error.is_over_budget() {
-                true => self.store().lacking(disk_usage(upper), free).map_or(error, SnapshotError::from),
-                false => error,
-            }
+        make().map_err(|error| match error.is_full() && !error.is_over_budget() {
+            true => self.store().lacking(disk_usage(upper), free).map_or(error, SnapshotError::from),
+            false => error,
         })
     }
 
@@ -171,6 +183,7 @@ impl Layers {
         upper: &Path,
         below: Option<View>,
         dating: Option<Dating>,
+        ids: Option<IdRange>,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<Layer> {
         // Packed and unpacked at once: the files that are kept are those of the tar, not those that may still change.
@@ -206,7 +219,7 @@ impl Layers {
                 None => true,
                 Some(found) => found.is_ok_and(|stat| is_directory(stat.st_mode)),
             };
-            let upper = Upper { times: clamped.is_some().then_some(&times), hides: &hides };
+            let upper = Upper { times: clamped.is_some().then_some(&times), hides: &hides, ids };
             pack_upper(&source, &mut writer, &upper)?;
             writer.flush().map_err(ArchiveError::Write)
         });

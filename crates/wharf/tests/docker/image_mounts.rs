@@ -223,3 +223,23 @@ fn a_volume_stays_empty_and_a_source_is_made_when_asked_for() {
     d.wharf(&format!("run --rm {bind},bind-create-src=true busybox touch /x/file")).ok();
     assert!(source.join("file").exists());
 }
+
+/// What a container with IDs of its own has written has the IDs that it knows itself, wherever it goes.
+#[test]
+fn what_is_made_of_shifted_ids_is_not_shifted() {
+    let Some(d) = Daemon::start() else { return };
+    let script = "mkdir /made; echo x > /made/f; chown 7:8 /made/f; rm /etc/passwd";
+    let made = d.wharf("run --name own --userns auto busybox true");
+    assert_eq!(made.code, 0, "{}", made.err);
+    let mut run = Command::new(crate::kit::WHARF);
+    run.arg("-H").arg(format!("unix://{}", d.socket().display())).env("WHARF_CONFIG", d.path());
+    run.args(["run", "--name", "writes", "--userns", "auto", "busybox", "sh", "-c", script]);
+    assert!(run.status().unwrap().success());
+    d.docker("commit writes committed").ok();
+    let shown = d.docker("run --rm committed stat -c %u:%g /made /made/f").ok();
+    assert_eq!(shown, "0:0\n7:8");
+    assert_ne!(d.docker("run --rm committed cat /etc/passwd").code, 0);
+    // Which such a container has, too.
+    let shown = d.wharf("run --rm --userns auto committed stat -c %u:%g /made /made/f").ok();
+    assert_eq!(shown, "0:0\n7:8");
+}
