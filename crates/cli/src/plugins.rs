@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
@@ -153,16 +153,28 @@ fn ask(name: &str, path: &Path) -> Result<Metadata, String> {
     }
 }
 
-/// Becomes the plugin, which is given all words: it reads the global flags itself. It is told where our engine is when
-/// nothing else says it, for it would look for Docker's.
-pub(crate) fn exec(app: &App, path: &Path, words: &[String]) -> Outcome<u8> {
+/// It is told where our engine is when nothing else says it, for it would look for Docker's.
+fn command(app: &App, path: &Path) -> Command {
     let mut command = Command::new(path);
-    command.args(words);
     command.env(CALLER, std::env::args_os().next().unwrap_or_else(|| app.program.clone().into()));
     let default = app.endpoint().is_ok_and(|endpoint| endpoint.is_default);
     if default {
         command.env("DOCKER_HOST", format!("unix://{}", endpoint::default_socket().display()));
     }
-    let error = command.exec();
+    command
+}
+
+/// What the plugin says may come next, the last of the words begun: as programs that are made with Cobra do, a word a line, a
+/// tab before what is said of it, and a line with a colon at the end.
+pub(crate) fn complete(app: &App, path: &Path, words: &[String]) -> Vec<String> {
+    let said = command(app, path).arg("__complete").args(words).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let text = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+    let lines = text.lines().take_while(|line| !line.starts_with(':'));
+    lines.map(|line| line.split('\t').next().unwrap_or(line).to_owned()).filter(|word| !word.is_empty()).collect()
+}
+
+/// Becomes the plugin, which is given all words: it reads the global flags itself.
+pub(crate) fn exec(app: &App, path: &Path, words: &[String]) -> Outcome<u8> {
+    let error = command(app, path).args(words).exec();
     Err(Failure::new(format!("{}: {}", path.display(), wharf_report::os(&error))))
 }

@@ -10,7 +10,7 @@ use crate::failure::Outcome;
 use crate::flag::Flag;
 use crate::json::{array, text, texts};
 use crate::parse::Matches;
-use crate::{app, help};
+use crate::{app, help, plugins};
 
 pub(crate) static COMPLETION: Command = Command::new(
     "[bash|zsh|fish]",
@@ -113,7 +113,18 @@ async fn candidates(app: &App, before: &[String], current: &str) -> Vec<String> 
         None => {
             let commands = TREE.iter().filter(|entry| entry.group.is_empty() && !entry.hidden);
             let groups = GROUPS.iter().filter(|group| !group.hidden).map(|group| group.name);
-            return owned(commands.map(|entry| entry.name).chain(groups).collect());
+            let mut all = owned(commands.map(|entry| entry.name).chain(groups).collect());
+            all.extend(
+                plugins::all(app).into_iter().filter(|plugin| plugin.metadata.is_ok()).map(|plugin| plugin.name),
+            );
+            return all;
+        }
+        Some((first, _))
+            if find("", first).is_none()
+                && GROUPS.iter().all(|group| group.name != first)
+                && let Some(path) = plugins::find(app, first) =>
+        {
+            return plugins::complete(app, &path, &[words, &[current.to_owned()]].concat());
         }
         Some((first, rest)) if find("", first).is_none() => (first.as_str(), rest),
         Some(_) => ("", words),

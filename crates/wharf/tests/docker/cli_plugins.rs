@@ -10,6 +10,7 @@ fn plugin(dir: &Path, name: &str, metadata: &str) {
     let path = dir.join(format!("docker-{name}"));
     let script = format!(
         "#!/bin/sh\nif [ \"$1\" = docker-cli-plugin-metadata ]; then echo '{metadata}'; exit; fi\n\
+         if [ \"$1\" = __complete ]; then printf '%s\\tdescribed\\nother\\n:4\\nno word\\n' \"$*\"; exit; fi\n\
          echo \"ran with $* for $DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND\"\n"
     );
     std::fs::write(&path, script).unwrap();
@@ -45,6 +46,10 @@ fn a_plugin_is_a_command() {
     for words in ["echoing one --two", "-D echoing", "help echoing topic", "--version echoing", "--help echoing"] {
         assert_eq!(run(words).ok(), format!("ran with {given}{words} for {}", docker.display()));
     }
+    // What may come next it knows itself.
+    assert_eq!(run("__complete -- echoing one __com").ok(), "__complete echoing one __com");
+    assert_eq!(run("__complete -- echoing one o").ok(), "other");
+    assert_eq!(run("__complete -- echo").ok(), "echoing");
     // What says of itself that it is none does not run.
     for none in ["broken", "nobodys", "later"] {
         let said = run(none);
