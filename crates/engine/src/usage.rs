@@ -162,10 +162,18 @@ impl Engine {
 /// What the host's own ps(1) says of these processes: the caller chooses its columns.
 fn ps(arguments: &str, pids: &[i32]) -> Result<Top> {
     let words: Vec<&str> = arguments.split_whitespace().collect();
-    let output = std::process::Command::new("ps")
-        .args(&words)
-        .output()
-        .map_err(|e| EngineError::from_source("Error running ps: the host's ps (Debian: procps) cannot be run", &e))?;
+    let run = |more: &[&str]| {
+        let output = std::process::Command::new("ps").args(&words).args(more).output();
+        output
+            .map_err(|e| EngineError::from_source("Error running ps: the host's ps (Debian: procps) cannot be run", &e))
+    };
+    // By their numbers: options that name columns alone would mean our own user's. Some others cannot be beside those (moby,
+    // `daemon.ContainerTop`).
+    let all = pids.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+    let output = match run(&["-q", &all])? {
+        chosen if chosen.status.success() => chosen,
+        _ => run(&[])?,
+    };
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed");

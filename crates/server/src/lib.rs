@@ -56,7 +56,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use wharf_build::Builder;
 use wharf_buildkit::BuildKit;
 use wharf_engine::Engine;
@@ -66,6 +66,9 @@ use crate::connection::{Answers, Connection};
 use crate::origin::Names;
 use crate::trace::Tracer;
 use crate::tracked::Tracked;
+
+/// How long the first request of a new connection may take to come when no more are to be answered.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
 
 /// A client that has not sent a request's head by then is cut off: connections that say nothing cost a task each.
 /// Docker's time, as clients keep connections for their next request and do not expect to lose them earlier.
@@ -180,7 +183,10 @@ async fn serve(io: UnixStream, api: Api, is_carried: bool) {
     let answers = Answers::default();
     let connection = Connection::new(io, answers.clone()).carried(is_carried);
     let mut closing = api.closing.clone();
+    let begun = Arc::new(Notify::new());
+    let has_begun = Arc::clone(&begun);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        has_begun.notify_one();
         let (api, answers, under_way) = (api.clone(), answers.clone(), answers.begin());
         let mut span = api.tracer.as_ref().and_then(|tracer| tracer.begin(&request));
         async move {
@@ -212,8 +218,19 @@ async fn serve(io: UnixStream, api: Api, is_carried: bool) {
     let ended = match ended {
         Some(ended) => ended,
         None => {
-            served.as_mut().graceful_shutdown();
-            served.await
+            // Of one that is new the first request may be on its way.
+            let first = tokio::time::timeout(ON_ITS_WAY, begun.notified());
+            let ended = tokio::select! {
+                ended = served.as_mut() => Some(ended),
+                _ = first => None,
+            };
+            match ended {
+                Some(ended) => ended,
+                None => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

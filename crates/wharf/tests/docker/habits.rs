@@ -338,3 +338,13 @@ fn labels_of_images_are_in_their_events_and_memory_is_nobody_else_s() {
     assert_eq!(shown, "volume-/data--false");
     d.docker("rm -v one two").ok();
 }
+
+#[test]
+fn processes_of_anybody_are_shown() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name of-1000 --user 1000 busybox sleep 1000").ok();
+    for options in ["", " -o pid,args", " aux"] {
+        let shown = d.docker(&format!("top of-1000{options}"));
+        assert!(shown.code == 0 && shown.out.contains("sleep 1000"), "{options}: {}{}", shown.out, shown.err);
+    }
+}

@@ -261,3 +261,27 @@ fn what_is_answered_in_a_moment_is_answered() {
     d.launch();
     d.docker("rm one").ok();
 }
+
+/// A connection that the daemon before has taken, and the request that comes by it a moment later.
+#[test]
+fn who_has_just_come_is_answered() {
+    use std::io::{Read as _, Write as _};
+    let Some(mut d) = Daemon::start() else { return };
+    let mut come = std::os::unix::net::UnixStream::connect(d.socket()).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let stopping = std::thread::spawn({
+        let pid = d.pid();
+        move || {
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        }
+    });
+    stopping.join().unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    let mut said = String::new();
+    let asked = come.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n");
+    let heard = asked.and_then(|()| come.read_to_string(&mut said));
+    assert!(heard.is_ok() && said.ends_with("OK"), "{heard:?} {said}");
+    d.eventually("it has ended", || d.has_ended());
+    d.launch();
+}
