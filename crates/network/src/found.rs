@@ -37,7 +37,8 @@ impl Networks {
     /// start of the host, says nothing.
     pub(crate) fn take_up_ports(&self) -> Result<()> {
         let inner = &*self.inner;
-        if !inner.options.rules {
+        // A daemon that is to have none may have come in the place of one that had.
+        if !inner.options.rules && !inner.is_led() {
             return Ok(());
         }
         for family in inner.families() {
@@ -69,6 +70,12 @@ impl Networks {
 }
 
 impl Inner {
+    /// Whether there are rules of ours, as of a daemon before this one.
+    pub(crate) fn is_led(&self) -> bool {
+        let (mark, nft) = (self.mark(), self.nft());
+        self.families().into_iter().any(|family| nft.tables(family).is_ok_and(|tables| tables.contains(&mark)))
+    }
+
     /// What our table of a family leads to containers, by their IDs; `None` when there is no such table.
     fn led_by_kernel(&self, family: Family) -> Result<Option<BTreeMap<String, Led>>> {
         let (mark, nft) = (self.mark(), self.nft());

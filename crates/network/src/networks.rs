@@ -1,6 +1,7 @@
 //! All networks of a daemon: opened, made, removed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf_netlink::nft::{self, Family};
@@ -41,6 +42,8 @@ pub(crate) struct Inner {
     /// Where there is to be one.
     pub(crate) relay: Option<Relay>,
     pub(crate) background: Background,
+    /// There were rules of ours when this daemon came.
+    pub(crate) was_led: AtomicBool,
 }
 
 /// Bridges that are in a zone of firewalld, as long as its table is the same.
@@ -127,10 +130,12 @@ impl Networks {
             changing: Mutex::default(),
             firewalld: Mutex::default(),
             background: Background::start()?,
+            was_led: AtomicBool::new(false),
         };
         let networks = Self { inner: Arc::new(inner) };
         networks.make_predefined()?;
         networks.take_up_ports()?;
+        networks.inner.was_led.store(networks.inner.is_led(), Ordering::Relaxed);
         networks.restore()?;
         networks.tell_firewalld();
         let watched = Arc::downgrade(&networks.inner);

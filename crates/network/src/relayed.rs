@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use wharf_relay::{Port, Protocol as Carrier};
 
@@ -174,7 +175,9 @@ impl Inner {
         let Some(relay) = &self.relay else { return Ok(all) };
         let mut noted = BTreeSet::new();
         // Where it has ended, too, the rows say what it is to serve.
-        let goes_on = relay.is_there();
+        // What the kernel led for the daemon before was none of the relay's.
+        let changes_hands = !self.options.rules && self.was_led.load(Ordering::Relaxed);
+        let goes_on = relay.is_there() && !changes_hands;
         for known in relay.known()? {
             if !alive.contains(known.container.as_str()) {
                 relay.remove(&known.container, &[(known.protocol, known.host)])?;

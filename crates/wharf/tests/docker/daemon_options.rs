@@ -137,6 +137,35 @@ fn without_rules_of_its_own_a_daemon_publishes_by_a_process() {
     d.docker("network rm own").ok();
 }
 
+/// Ports go on when a daemon with rules comes after one without, and the other way round.
+#[test]
+fn published_ports_change_hands() {
+    let without: &[&str] = &["--iptables=false", "--ip6tables=false"];
+    let Some(mut d) = Daemon::start() else { return };
+    d.docker("run -d --name web -p 80 busybox httpd -f -p 80 -h /etc").ok();
+    let ports = d.docker("port web").ok();
+    let hostname = d.docker("exec web cat /etc/hostname").ok();
+    let number = ports.lines().next().unwrap().rsplit(':').next().unwrap().to_owned();
+    let answers = || {
+        let mut answer = String::new();
+        let asked = TcpStream::connect(format!("127.0.0.1:{number}")).and_then(|mut stream| {
+            stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n")?;
+            stream.read_to_string(&mut answer)
+        });
+        asked.is_ok() && answer.ends_with(&format!("{hostname}\n"))
+    };
+    d.eventually("it answers", answers);
+    for options in [without, &[], without, without, &[]] {
+        d.kill();
+        d.options(options);
+        d.launch();
+        assert_eq!(d.docker("port web").ok(), ports, "{options:?}");
+        d.eventually("it answers still", answers);
+    }
+    d.docker("rm -f web").ok();
+    assert!(!answers());
+}
+
 #[test]
 fn without_a_default_network_who_names_none_has_the_loopback_alone() {
     let Some(d) = Daemon::start_given(&["--bridge=none"]) else { return };
