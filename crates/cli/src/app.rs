@@ -141,8 +141,13 @@ impl App {
         let endpoint = self.endpoint()?;
         let client = Client::new(endpoint.address.clone(), endpoint.tls.as_ref())?;
         let client = client.through(endpoint.proxy()?);
-        let headers = self.config().texts("HttpHeaders").map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let client = client.with_headers(headers.chain(environment_headers()?));
+        // As with Docker those of the environment take the place of all, and nobody calls this program something else there.
+        let mut headers = environment_headers()?;
+        if headers.is_empty() {
+            let own = self.config().texts("HttpHeaders").filter(|(name, _)| !name.eq_ignore_ascii_case("user-agent"));
+            headers.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
+        let client = client.with_headers(headers);
         Ok(match std::env::var("DOCKER_API_VERSION") {
             Ok(version) if !version.is_empty() => client.with_version(&version),
             _ => client,

@@ -1,5 +1,6 @@
 //! `docker login`, `docker logout`.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Read as _, Write as _};
 
 use serde_json::Value as Json;
@@ -162,11 +163,20 @@ async fn logout(app: &App, matches: &Matches) -> Outcome<u8> {
     let server = server(matches);
     let mut config = app.config().clone();
     let known = auth::servers(&config);
-    let stored = known.iter().filter(|name| auth::host(name) == auth::host(&server));
+    let mut names: BTreeSet<String> =
+        known.into_iter().filter(|name| auth::host(name) == auth::host(&server)).collect();
+    if auth::helper(&config, &server).is_some() {
+        // What a helper has it need not list: all names are tried that clients have had for a registry.
+        let host = auth::host(&server);
+        names.extend([server.clone(), host.to_owned(), format!("http://{host}"), format!("https://{host}")]);
+    }
     app.say(&format!("Removing login credentials for {server}"))?;
-    for name in stored {
-        if let Err(failure) = auth::erase(&mut config, name) {
-            app.complain(&format!("WARNING: could not erase credentials:\n{name}: {}", failure.text));
+    let erased = names.iter().map(|name| auth::erase(&mut config, name).map_err(|failure| (name, failure.text)));
+    let failures: Vec<_> = erased.filter_map(Result::err).collect();
+    // One that was there and has gone is enough.
+    if failures.len() == names.len() {
+        for (name, reason) in failures {
+            app.complain(&format!("WARNING: could not erase credentials:\n{name}: {reason}"));
         }
     }
     Ok(0)
