@@ -437,8 +437,14 @@ fn the_default_bridge_has_ipv6_when_the_daemon_says_so() {
         drop(networks);
         assert_eq!(subnet(&host.networks_with(with(true, None))), "fd77:6861:7266::/64", "it stays");
         let networks = host.networks_with(with(true, Some("fd00:1:2::/80")));
+        assert_eq!(subnet(&networks), "fd77:6861:7266::/64", "as long as a container is there");
+        networks.disconnect("bridge", &a.id).unwrap();
+        drop(networks);
+        let networks = host.networks_with(with(true, Some("fd00:1:2::/80")));
         assert_eq!(subnet(&networks), "fd00:1:2::/80");
-        assert_eq!(container(&networks, "bridge", "b").v6(), address("fd00:1:2::2"));
+        let b = container(&networks, "bridge", "b");
+        assert_eq!(b.v6(), address("fd00:1:2::2"));
+        networks.disconnect("bridge", &b.id).unwrap();
         drop(networks);
         let networks = host.networks_with(with(false, Some("fd00:1:2::/80")));
         assert_eq!((subnet(&networks), has_table()), (String::new(), false));
