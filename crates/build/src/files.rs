@@ -25,7 +25,7 @@ use crate::select::{Selected, Selection, Shape, checksum};
 use crate::session::{Outcome, Session};
 use crate::state::{DATE_OF_NOTHING, State};
 use crate::tree::{Attributes, Kind, Tree, UNDATED};
-use crate::url::{is_url, redacted, url_name};
+use crate::url::{is_url, url_name, without_user};
 use crate::why::Inputs;
 
 /// One source of an instruction.
@@ -332,7 +332,7 @@ impl Session<'_> {
 
     fn downloaded(&mut self, url: &str, copy: &Copy) -> Result<Origin> {
         let (path, time) = self.download(url)?;
-        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot read {}", redacted(url)), &e);
+        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot read {}", without_user(url)), &e);
         let expected = copy.checksum.as_deref().map(Digest::parse).transpose();
         let expected = expected.map_err(|e| BuildError::invalid(e.to_string()))?;
         if expected.is_some() || self.options.attested {
@@ -343,7 +343,7 @@ impl Session<'_> {
             if let Some(expected) = expected.filter(|expected| *expected != found) {
                 return Err(BuildError::invalid(format!("digest mismatch {found}: {expected}")));
             }
-            self.note_material(&redacted(url), ("sha256", found.hex()));
+            self.note_material(url, ("sha256", found.hex()));
         }
         let name = url_name(url);
         if self.options.classic && name.is_none() && copy.destination.ends_with('/') {
@@ -387,7 +387,8 @@ pub(crate) fn history_line(copy: &Copy, add: bool) -> String {
         }
     }
     for source in &copy.sources {
-        line.push_str(&format!(" {source}"));
+        // Everybody who has the image reads it.
+        line.push_str(&format!(" {}", without_user(source)));
     }
     for content in &copy.contents {
         line.push_str(&format!(" <<{}", content.name));

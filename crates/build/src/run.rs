@@ -130,8 +130,7 @@ impl Session<'_> {
         };
         let step = Step { key: &key, source, running: &running };
         let done = self.execute(state, &prepared, &asked, &network, &step);
-        done.as_ref().err().iter().for_each(|error| running.fail(error));
-        let outcome = done?;
+        let outcome = done.inspect_err(|error| running.fail(error))?;
         self.note_inputs(source, inputs, &outcome)?;
         Ok((key, outcome))
     }

@@ -18,6 +18,7 @@ use crate::request::RegistryCredentials;
 use crate::session::{Session, lock};
 use crate::state::State;
 use crate::tree::Tree;
+use crate::url::without_user;
 
 impl Session<'_> {
     /// What a stage begins with.
@@ -212,7 +213,7 @@ impl Session<'_> {
     /// Downloads what ADD names.
     pub(crate) fn download(&mut self, url: &str) -> Result<(PathBuf, Option<i64>)> {
         let path = self.dir.path.join(format!("download-{}", self.number()));
-        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {url}"), &e);
+        let failing = |e: std::io::Error| BuildError::system(format_args!("cannot write {}", without_user(url)), &e);
         let file = std::fs::File::create_new(&path).map_err(failing)?;
         let time = self.runtime.block_on(async {
             tokio::select! {

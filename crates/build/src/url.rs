@@ -7,14 +7,12 @@ pub(crate) fn is_url(source: &str) -> bool {
     lower.starts_with("http://") || lower.starts_with("https://")
 }
 
-/// A URL as it may be shown: without the password in it (moby/buildkit `util/urlutil.RedactCredentials`).
-pub(crate) fn redacted(url: &str) -> String {
+/// An address without who may fetch from it.
+pub(crate) fn without_user(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://xxxxx:xxxxx@{host}{path}"),
-        None => url.to_owned(),
-    }
+    let (place, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    format!("{scheme}://{place}{path}")
 }
 
 /// The last part of a URL's path, as the name of its file.
@@ -31,9 +29,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_password_is_shown() {
-        assert_eq!(redacted("https://u:p@h/a@b"), "https://xxxxx:xxxxx@h/a@b");
-        assert_eq!(redacted("https://h/a@b"), "https://h/a@b");
+    fn nobody_is_shown() {
+        assert_eq!(without_user("https://me:secret@host/x.git#main"), "https://host/x.git#main");
+        assert_eq!(without_user("https://u:p@h?q"), "https://h?q");
+        assert_eq!(without_user("https://host/a@b"), "https://host/a@b");
+        assert_eq!(without_user("git@host:x"), "git@host:x");
     }
 
     #[test]

@@ -42,8 +42,8 @@ pub(crate) struct Inner {
     /// Where there is to be one.
     pub(crate) relay: Option<Relay>,
     pub(crate) background: Background,
-    /// There were rules of ours when this daemon came.
-    pub(crate) was_led: AtomicBool,
+    /// There are to be no rules, and there were some of ours when this daemon came: what they led is the relay's now.
+    pub(crate) changes_hands: AtomicBool,
 }
 
 /// Bridges that are in a zone of firewalld, as long as its table is the same.
@@ -130,12 +130,13 @@ impl Networks {
             changing: Mutex::default(),
             firewalld: Mutex::default(),
             background: Background::start()?,
-            was_led: AtomicBool::new(false),
+            changes_hands: AtomicBool::new(false),
         };
         let networks = Self { inner: Arc::new(inner) };
         networks.make_predefined()?;
         networks.take_up_ports()?;
-        networks.inner.was_led.store(networks.inner.is_led(), Ordering::Relaxed);
+        let changes_hands = !networks.inner.options.rules && networks.inner.is_led();
+        networks.inner.changes_hands.store(changes_hands, Ordering::Relaxed);
         networks.restore()?;
         networks.tell_firewalld();
         let watched = Arc::downgrade(&networks.inner);

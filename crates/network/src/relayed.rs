@@ -176,8 +176,7 @@ impl Inner {
         let mut noted = BTreeSet::new();
         // Where it has ended, too, the rows say what it is to serve.
         // What the kernel led for the daemon before was none of the relay's.
-        let changes_hands = !self.options.rules && self.was_led.load(Ordering::Relaxed);
-        let goes_on = relay.is_there() && !changes_hands;
+        let goes_on = relay.is_there() && !self.changes_hands.load(Ordering::Relaxed);
         for known in relay.known()? {
             if !alive.contains(known.container.as_str()) {
                 relay.remove(&known.container, &[(known.protocol, known.host)])?;

@@ -13,6 +13,7 @@ use crate::finish::Built;
 use crate::gathered::Gathered;
 use crate::request::BuildRequest;
 use crate::session::{Common, Told, lock};
+use crate::url::without_user;
 
 pub(super) const KIND: &str = "https://slsa.dev/provenance/v1";
 pub(super) const KIND_02: &str = "https://slsa.dev/provenance/v0.2";
@@ -32,7 +33,7 @@ impl Common<'_> {
     /// Notes what came from outside beside images.
     pub(crate) fn note_material(&self, uri: &str, digest: (&str, &str)) {
         let digest = (digest.0.to_owned(), digest.1.to_owned());
-        lock(&self.noted).materials.insert(Material { uri: without_user(uri), digest });
+        lock(&self.noted).materials.insert(Material { uri: without_secrets(uri), digest });
     }
 
     /// What was used from outside of the context.
@@ -63,12 +64,9 @@ impl Common<'_> {
 }
 
 /// An address without who may fetch from it, and without a query, which may say that as well.
-fn without_user(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
-    let rest = if scheme.starts_with("http") { rest.split_once('?').map_or(rest, |(rest, _)| rest) } else { rest };
-    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-    format!("{scheme}://{place}/{path}")
+fn without_secrets(uri: &str) -> String {
+    let uri = if uri.starts_with("http") { uri.split_once('?').map_or(uri, |(uri, _)| uri) } else { uri };
+    without_user(uri)
 }
 
 impl Provenance {
@@ -77,7 +75,7 @@ impl Provenance {
         let dockerfile = if dockerfile.is_empty() { "Dockerfile" } else { dockerfile };
         let mut source = json!({ "path": dockerfile });
         if let Some(remote) = &request.remote {
-            source["uri"] = json!(without_user(remote));
+            source["uri"] = json!(without_secrets(remote));
         }
         let mut asked = json!({
             "frontend": "dockerfile.v0",
@@ -197,8 +195,7 @@ mod tests {
 
     #[test]
     fn nobody_learns_who_may_fetch() {
-        assert_eq!(without_user("https://me:secret@host/x.git#main"), "https://host/x.git#main");
-        assert_eq!(without_user("https://host/a@b"), "https://host/a@b");
-        assert_eq!(without_user("git@host:x"), "git@host:x");
+        assert_eq!(without_secrets("https://me:secret@host/x?token=t#y"), "https://host/x");
+        assert_eq!(without_secrets("ssh://git@host/x?y"), "ssh://host/x?y");
     }
 }
