@@ -103,6 +103,19 @@ impl Events {
         let _ = self.live.send(event);
     }
 
+    /// Whether a daemon before this one has told of what happened to `id` then: it tells at once, and may be killed before what
+    /// happened is in its rows. `next` is what must happen to the object before the same can happen to it again.
+    pub(crate) fn was_told(&self, action: &str, next: &str, id: &str, happened: jiff::Timestamp) -> bool {
+        if happened >= self.opened {
+            return false;
+        }
+        let time = i64::try_from(happened.as_nanosecond()).unwrap_or(i64::MAX);
+        let past = lock(&self.past);
+        let after = past.events.iter().filter(|event| event.time_nano >= time && event.actor.id == id);
+        let mut after = after.filter(|event| event.action == action || event.action == next);
+        after.next().is_some_and(|event| event.action == action)
+    }
+
     /// Tells those who listen now, and nobody who asks later.
     pub(crate) fn publish_live(&self, kind: &str, action: &str, id: &str, attributes: BTreeMap<String, String>) {
         let _past = lock(&self.past);

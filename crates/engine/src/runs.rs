@@ -53,7 +53,9 @@ impl Engine {
             record.restart_count = restart_count;
         });
         self.save_soon(&record);
-        self.tell_late(&record, "start", &[], started_at);
+        if !self.was_told(&record, "start", started_at) {
+            self.tell_late(&record, "start", &[], started_at);
+        }
     }
 
     /// It has ended, and its monitor starts it again.
@@ -83,8 +85,12 @@ impl Engine {
         }
     }
 
-    pub(crate) fn tell_exit(&self, before: &Container, record: &Container) {
+    /// False where a daemon before this one has told of it.
+    pub(crate) fn tell_exit(&self, before: &Container, record: &Container) -> bool {
         let state = &record.state;
+        if self.was_told(record, "die", &state.finished_at) {
+            return false;
+        }
         // The monitor may have told of it already.
         if state.oom_killed && !before.state.oom_killed {
             self.tell_oom(record);
@@ -93,6 +99,7 @@ impl Engine {
         let ran = ran(&state.started_at, &state.finished_at).map_or(0, |ran| ran.as_secs().max(0)).to_string();
         let attributes = [("execDuration", ran.as_str()), ("exitCode", &state.exit_code.to_string())];
         self.tell_late(record, "die", &attributes, &state.finished_at);
+        true
     }
 
     /// Beyond Docker's attributes: whose limit it was.

@@ -188,7 +188,6 @@ impl Engine {
         if ends {
             self.note_wish(slot, signal, None).await;
         } else {
-            // It is written with the end that it may bring.
             let sent = sent(signal);
             slot.change(|record| record.state.last_signal = Some(sent));
         }
@@ -201,6 +200,11 @@ impl Engine {
         self.send_signal(slot, signal, ends).await?;
         if signal == SIGKILL {
             self.await_end(slot).await?;
+        } else if !ends {
+            // Who sent it is known to nobody else. It was not kept waiting for a disk.
+            if let Err(error) = self.save(&slot.record()).await {
+                tracing::warn!("cannot write that a signal was sent to container {}: {error}", slot.id);
+            }
         }
         Ok(())
     }

@@ -296,9 +296,10 @@ impl Engine {
         if !goes {
             self.save_soon(&record);
         }
-        self.tell_exit(&before, &record);
-        self.tell_disconnected(&before);
-        self.tell_unmounted(&record);
+        if self.tell_exit(&before, &record) {
+            self.tell_disconnected(&before);
+            self.tell_unmounted(&record);
+        }
         slot.set_life(|life| {
             life.active = false;
             life.exits += 1;

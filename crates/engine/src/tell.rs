@@ -23,6 +23,12 @@ impl Engine {
         self.events().publish_late("container", action, &record.id, attributes(record, more), happened);
     }
 
+    /// Whether a daemon before this one has told that it ended (`die`) or began (`start`) then, in RFC 3339.
+    pub(crate) fn was_told(&self, record: &Container, action: &str, happened: &str) -> bool {
+        let next = if action == "die" { "start" } else { "die" };
+        happened.parse().is_ok_and(|happened| self.events().was_told(action, next, &record.id, happened))
+    }
+
     /// As [`Self::tell_with`], of what is not kept for those who ask later.
     pub(crate) fn tell_now(&self, record: &Container, action: &str, more: &[(&str, &str)]) {
         self.events().publish_live("container", action, &record.id, attributes(record, more));

@@ -168,6 +168,43 @@ fn each_end_has_its_start_before_it() {
     assert!(wrong.is_none() && said.lines().count() > 10, "{wrong:?} {said}");
 }
 
+/// Events are told at once and rows are written a moment later: of what was told nothing is told again, and no signal is
+/// forgotten.
+#[test]
+fn an_end_right_before_the_daemon_s_is_told_once() {
+    let Some(mut d) = Daemon::start() else { return };
+    let script = "trap '' USR1; echo ready; while test ! -e /go; do sleep 0.02; done; exit 3";
+    let names = ["one", "two", "three"];
+    std::fs::write(d.path().join("empty"), "").unwrap();
+    for (round, name) in names.iter().enumerate() {
+        let all = ["run", "-d", "--name", name, "-v", &format!("data{round}:/data"), "busybox", "sh", "-c", script];
+        Said::from(d.client().args(all).output().unwrap()).ok();
+        d.eventually("it listens", || d.docker(&format!("logs {name}")).ok() == "ready");
+        d.docker(&format!("kill -s USR1 {name}")).ok();
+        let go = format!("cp {}/empty {name}:/go", d.path().display());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| d.docker(&format!("wait {name}")).ok());
+            d.docker(&go).ok();
+            assert_eq!(waits.join().unwrap(), "3");
+        });
+        d.kill();
+        d.launch();
+        let why = d.wharf(&format!("why {name}")).ok();
+        assert!(why.contains("with 3") && why.contains("sent it SIGUSR1"), "{why}");
+    }
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let words = ["events", "--since", "1", "--until", "0s", "--format", "{{.Action}}"];
+    for (filter, actions) in [
+        ("event=start", "start"),
+        ("event=die", "die"),
+        ("event=unmount", "unmount"),
+        ("event=disconnect", "disconnect"),
+    ] {
+        let said = Said::from(d.client().args(words).args(["--filter", filter]).output().unwrap()).ok();
+        assert_eq!(said, [actions; 3].join("\n"), "{filter}");
+    }
+}
+
 /// What it prints, run again, makes a container whose settings are the same.
 #[test]
 fn a_container_is_shown_as_the_command_that_makes_it() {
