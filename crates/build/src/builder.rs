@@ -126,8 +126,19 @@ impl Builder {
         }
         let outer = output.clone();
         // Hears all on its way to the client.
+        let over = Arc::new(tokio::sync::Notify::new());
+        let is_over = Arc::clone(&over);
         let hearing = tokio::spawn(async move {
-            while let Some(mut event) = told.recv().await {
+            loop {
+                let event = tokio::select! {
+                    event = told.recv() => event,
+                    // What was said so far comes still.
+                    () = is_over.notified() => {
+                        told.close();
+                        continue;
+                    }
+                };
+                let Some(mut event) = event else { break };
                 recorder.hear(&mut event);
                 if outer.send(event).await.is_err() {
                     break;
@@ -141,7 +152,16 @@ impl Builder {
         let noted = Arc::new(Mutex::default());
         let noting = Arc::clone(&noted);
         let (reference, began) = (recorder_reference, jiff::Timestamp::now());
-        let told = Told { output: out, cancel: own, runtime: handle, noted: noting, reference, began };
+        let (early, ended_early) = oneshot::channel();
+        let ends_early = async move {
+            match ended_early.await {
+                Ok(failure) => failure,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::pin!(ends_early);
+        let early = Arc::new(Mutex::new(Some(early)));
+        let told = Told { output: out, cancel: own, runtime: handle, noted: noting, reference, began, early };
         let mut working = in_its_own_thread(move || {
             let gathered = Gathered::read(&shared, &mut request, &told.cancel)?;
             let mut built = Vec::new();
@@ -150,11 +170,15 @@ impl Builder {
             }
             finish(&shared, &request, &gathered, &built, &told)
         })?;
-        let joined = tokio::select! {
-            joined = &mut working => joined,
-            () = output.closed() => {
-                cancel.cancel();
-                working.await
+        let joined = loop {
+            tokio::select! {
+                joined = &mut working => break joined,
+                // It works on for others.
+                failure = &mut ends_early => {
+                    over.notify_one();
+                    break Ok(Err(failure));
+                }
+                () = output.closed(), if !cancel.is_cancelled() => cancel.cancel(),
             }
         };
         let result = joined.map_err(|e| BuildError::system("the build has crashed", &e)).flatten();

@@ -46,7 +46,7 @@ impl Common<'_> {
             self.tell_warnings(&self.warnings())?;
             return Err(BuildError::invalid(message));
         }
-        let mut top = Session::new(&self, self.output.clone(), 0);
+        let mut top = Session::new(&self, self.output.clone(), self.graph.target, 0);
         for statement in &self.dockerfile.globals {
             top.announce(&statement.source)?;
             if let Instruction::Arg(arguments) = &statement.instruction {
@@ -94,7 +94,7 @@ impl Common<'_> {
 }
 
 impl Common<'_> {
-    fn tell_warnings(&self, warnings: &[Warning]) -> Result<()> {
+    pub(crate) fn tell_warnings(&self, warnings: &[Warning]) -> Result<()> {
         tell_warnings(&self.output, &self.dockerfile.file, &self.context.dockerfile, warnings)
     }
 }

@@ -78,7 +78,7 @@ fn frame(stream: &mut UnixStream, running: Option<&Running<'_>>, until: Option<I
     /// More is no event.
     const MAX: usize = 16 << 20;
     match (running, until) {
-        (Some(running), _) => running.wait_readable(stream.as_fd())?,
+        (Some(running), _) => drop(running.wait_readable(stream.as_fd(), None)?),
         (None, Some(until)) => {
             let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             stream

@@ -15,6 +15,8 @@ use crate::error::{BuildError, Result};
 use crate::request::BuildEvent;
 use crate::steps::Steps;
 
+/// Events that may wait for the client before it is taken for one that does not read.
+const SLACK: usize = 8;
 /// More than this of a stage that waits for its turn goes to the disk.
 const IN_MEMORY: usize = 1 << 20;
 
@@ -120,6 +122,11 @@ impl Output {
             };
         }
         self.send(event)
+    }
+
+    /// Whether something can be told without waiting for the client.
+    pub(crate) fn has_room(&self) -> bool {
+        self.events.is_closed() || self.events.capacity() + SLACK > self.events.max_capacity()
     }
 
     /// As [`Self::event`], for how far something is, from where nothing may block. False when nobody hears it any more.

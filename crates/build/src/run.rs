@@ -1,7 +1,6 @@
 //! RUN: a command in the stage's files, confined as a container is.
 
 use std::fs;
-use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +22,6 @@ use crate::command::{PROGRAMS, Prepared, prepare};
 use crate::entitlements::{host_network_denied, insecure_denied};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::foreign::foreign;
-use crate::frames::{Frames, Piece};
 use crate::identity::Accounts;
 use crate::init_layer;
 use crate::launched::Launched;
@@ -61,7 +59,9 @@ impl<'a> Session<'a> {
         let common = self.common;
         let Some(same) = same else { return Ok(Turn::Run(Running::alone(&common.cancel)?)) };
         loop {
-            let mut heard = match common.shared.commands.join(same, &common.cancel)? {
+            let at = self.at;
+            let deserting = Box::new(move || common.desert(at));
+            let mut heard = match common.shared.commands.join(same, &common.cancel, deserting)? {
                 Joined::Own(running) => {
                     // Another build may have made it meanwhile.
                     return Ok(self.cached(key)?.map_or(Turn::Run(running), Turn::Made));
@@ -130,17 +130,13 @@ impl Session<'_> {
         };
         let step = Step { key: &key, source, running: &running };
         let done = self.execute(state, &prepared, &asked, &network, &step);
-        let outcome = done.inspect_err(|error| running.fail(error))?;
+        let done = done.inspect_err(|error| running.fail(error));
+        running.end();
+        let told = self.tell_rest(&running);
+        let (outcome, id) = done?;
+        told.and_then(|()| self.output.text(format!(" ---> Removed intermediate container {id}\n")))?;
         self.note_inputs(source, inputs, &outcome)?;
         Ok((key, outcome))
-    }
-
-    /// Tells a piece of a command's output.
-    fn say(&self, piece: Piece) -> Result<()> {
-        if let Some(steps) = &self.output.steps {
-            steps.said(piece.stream, &piece.bytes)?;
-        }
-        self.output.text(piece.classic())
     }
 
     /// Names a command with what it runs with and what is no part of its key, as that is not meant to change what it makes. But
@@ -166,7 +162,7 @@ impl Session<'_> {
         asked: &[Asked],
         network: &str,
         step: &Step<'_>,
-    ) -> Result<Outcome> {
+    ) -> Result<(Outcome, String)> {
         let (shared, Step { key, source, running }) = (self.shared, *step);
         // The clock of files is a little behind.
         let began = moment(jiff::Timestamp::now() - CLOCK_STEP);
@@ -261,7 +257,7 @@ impl Session<'_> {
             init: false,
             transient: true,
         };
-        self.output.text(format!(" ---> Running in {}\n", &id[..12]))?;
+        self.tell_begin(&id[..12], running, &dir.path)?;
         let exit = self
             .follow(&launch, given.as_ref(), &layers, running, &dir.path)
             .map_err(|error| foreign(error, &state.image))?;
@@ -273,14 +269,14 @@ impl Session<'_> {
             }
             return Err(error);
         }
-        let told = self.output.text(format!(" ---> Removed intermediate container {}\n", &id[..12]));
-        told.or_else(|error| deserted(running, error))?;
         let empty = fs::read_dir(&upper)
             .map_err(|e| BuildError::system("what the command has written cannot be read", &e))?
             .next()
             .is_none();
+        let id = id[..12].to_owned();
+        let wanted = || running.is_wanted();
         if empty {
-            return self.made(key, None, &source.text, state.date);
+            return Ok((self.made_while(key, None, &source.text, state.date, &wanted)?, id));
         }
         let dating = Dating {
             latest: (self.date_of(state), 0),
@@ -288,12 +284,12 @@ impl Session<'_> {
             until: moment(jiff::Timestamp::now()),
             below: shared.layers.archive_times(state.layers())?,
         };
-        let layer = shared.layers.commit_while(&upper, Some(below), Some(dating), &|| running.is_wanted());
+        let layer = shared.layers.commit_while(&upper, Some(below), Some(dating), &wanted);
         if layer.is_err() && !running.is_wanted() {
             return Err(BuildError::cancelled());
         }
         let layer = layer?;
-        self.made_while(key, Some(&layer), &source.text, state.date, &|| running.is_wanted())
+        Ok((self.made_while(key, Some(&layer), &source.text, state.date, &wanted)?, id))
     }
 
     /// The command's network namespace. Without one it gets an empty one of its own, or the host's if that was asked.
@@ -358,35 +354,6 @@ impl Session<'_> {
         let _ = launched.wait_killed();
         told.and(Err(BuildError::cancelled()))
     }
-
-    /// Tells a command's output until it ends, to other builds by a file in `dir`.
-    fn tell(&self, stream: &mut UnixStream, running: &Running<'_>, dir: &Path) -> Result<()> {
-        let mut frames = Frames::default();
-        let mut bytes = vec![0; 32 << 10];
-        loop {
-            running.wait_readable(stream.as_fd())?;
-            match stream.read(&mut bytes) {
-                Ok(0) => return Ok(()),
-                Ok(count) => {
-                    for piece in frames.pieces(&bytes[..count]) {
-                        running.keep(&piece, dir);
-                        if running.is_heard() {
-                            self.say(piece).or_else(|error| deserted(running, error))?;
-                        }
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                // The monitor has died with its end.
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
-                Err(error) => return Err(BuildError::system("the command's output cannot be read", &error)),
-            }
-        }
-    }
-}
-
-/// The build that runs a command hears it no more, for this reason: that is nobody else's who does.
-fn deserted(running: &Running<'_>, error: BuildError) -> Result<()> {
-    running.desert().map_err(|_| error)
 }
 
 /// A command that did not come to run; 126 and 127 are its own fault. It has no exit code, as Docker has it.

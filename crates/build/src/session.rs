@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use wharf_dockerfile::{
     Base, Dockerfile, Globals, Graph, GraphError, Instruction, Known, Lexer, Platform, Platforms, Source, Statement,
     Warning, check, check_unresolved,
@@ -49,6 +50,8 @@ pub(crate) struct Session<'a> {
     pub(crate) common: &'a Common<'a>,
     /// Where this stage is heard.
     pub(crate) output: Output,
+    /// The stage that its thread has taken.
+    pub(crate) at: usize,
     /// The number of the last step that was announced.
     pub(crate) step: usize,
     /// All its steps are made again.
@@ -93,6 +96,8 @@ pub(crate) struct Common<'a> {
     /// Those that have ended.
     pub(crate) stages: Vec<OnceLock<State>>,
     pub(crate) progress: Progress,
+    /// [`Told::early`].
+    pub(crate) early: Arc<Mutex<Option<oneshot::Sender<BuildError>>>>,
     pub(crate) trees: Mutex<HashMap<Base, Tree>>,
     pub(crate) images: Mutex<HashMap<(String, Option<Platform>), ImageRecord>>,
     /// Layers that must not go while the build is under way.
@@ -137,6 +142,8 @@ pub(crate) struct Told {
     /// Names the build in the history.
     pub(crate) reference: String,
     pub(crate) began: jiff::Timestamp,
+    /// For its end where commands of it go on for other builds: nobody waits for these. Taken by the first.
+    pub(crate) early: Arc<Mutex<Option<oneshot::Sender<BuildError>>>>,
 }
 
 /// What a step has come to.
@@ -211,6 +218,7 @@ impl<'a> Common<'a> {
             clamp: epoch,
             stages,
             progress: Progress::new(),
+            early: Arc::clone(&told.early),
             trees: Mutex::default(),
             images: Mutex::default(),
             anew: AtomicBool::new(false),
@@ -330,9 +338,9 @@ impl<'a> Common<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(common: &'a Common<'a>, output: Output, step: usize) -> Self {
+    pub(crate) fn new(common: &'a Common<'a>, output: Output, at: usize, step: usize) -> Self {
         let no_cache = common.options.no_cache;
-        Self { common, output, step, no_cache, at_triggers: false, spare: None, spared: false }
+        Self { common, output, at, step, no_cache, at_triggers: false, spare: None, spared: false }
     }
 }
 

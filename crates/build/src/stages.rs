@@ -13,7 +13,7 @@ use wharf_dockerfile::Base;
 
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::output::Output;
-use crate::session::{Common, Session};
+use crate::session::{Common, Session, lock};
 
 /// Stages that run at once for each processor, and how many at least: most wait for a network or a disk, and Docker's
 /// builder runs as many as can begin.
@@ -27,11 +27,13 @@ pub(crate) struct Progress {
     changed: Condvar,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Turns {
     /// Those that have not begun, with what they still need.
     waiting: BTreeMap<usize, BTreeSet<usize>>,
     running: BTreeSet<usize>,
+    /// Those of these whose command goes on for other builds alone.
+    deserted: BTreeSet<usize>,
     /// Where each is heard, if it has begun and was not told to its end.
     outputs: BTreeMap<usize, Output>,
     /// The first failure.
@@ -40,9 +42,7 @@ struct Turns {
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        let turns =
-            Turns { waiting: BTreeMap::new(), running: BTreeSet::new(), outputs: BTreeMap::new(), failure: None };
-        Self { turns: Mutex::new(turns), changed: Condvar::new() }
+        Self { turns: Mutex::default(), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Turns> {
@@ -90,10 +90,13 @@ impl Common<'_> {
         let processors = thread::available_parallelism().map_or(1, usize::from);
         let workers = (FOR_EACH * processors).max(AT_LEAST).min(needed.len());
         thread::scope(|scope| {
-            for _ in 1..workers {
-                scope.spawn(|| self.work(&numbers));
+            let work = || self.work(&numbers);
+            let made = |_: &usize| thread::Builder::new().spawn_scoped(scope, work).map(drop).is_err();
+            // With fewer it takes longer.
+            if (0..workers).position(|worker| made(&worker)) == Some(0) {
+                self.work(&numbers);
             }
-            self.work(&numbers);
+            self.wait_for_all();
         });
         match self.progress.lock().failure.take() {
             Some(error) => Err(error),
@@ -101,11 +104,35 @@ impl Common<'_> {
         }
     }
 
+    /// Until no stage is at work, or only commands that go on for others are: the build has ended before these.
+    fn wait_for_all(&self) {
+        let mut turns = self.progress.lock();
+        let is_over = |turns: &Turns| turns.failure.is_some() || turns.waiting.is_empty() || !turns.deserted.is_empty();
+        while !(is_over(&turns) && turns.running.is_subset(&turns.deserted)) {
+            turns = self.progress.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+        }
+        if turns.running.is_empty() {
+            return;
+        }
+        let failure = turns.failure.clone().unwrap_or_else(BuildError::cancelled);
+        drop(turns);
+        let _ = self.tell_warnings(&self.warnings());
+        if let Some(early) = lock(&self.early).take() {
+            let _ = early.send(failure);
+        }
+    }
+
+    /// The command of this stage goes on for other builds alone.
+    pub(crate) fn desert(&self, stage: usize) {
+        self.progress.lock().deserted.insert(stage);
+        self.progress.changed.notify_all();
+    }
+
     /// Runs one stage after another, until none is left or one has failed.
     fn work(&self, numbers: &BTreeMap<usize, usize>) {
         while let Some((stage, output)) = self.take() {
             let number = numbers.get(&stage).copied().unwrap_or_default();
-            let mut session = Session::new(self, output, number);
+            let mut session = Session::new(self, output, stage, number);
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| session.stage_if_needed(stage)));
             let done = done.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::System, "the build has crashed")));
             self.ended(stage, done);
@@ -129,6 +156,7 @@ impl Common<'_> {
     fn ended(&self, stage: usize, done: Result<()>) {
         let mut turns = self.progress.lock();
         turns.running.remove(&stage);
+        turns.deserted.remove(&stage);
         for needs in turns.waiting.values_mut() {
             needs.remove(&stage);
         }
@@ -146,19 +174,20 @@ impl Common<'_> {
                 }
             }
             Err(error) if turns.failure.is_none() => {
+                turns.failure = Some(error);
+                let outputs = std::mem::take(&mut turns.outputs);
+                drop(turns);
                 // The others end, as nobody can use what they make. What was said above the failure comes before it.
-                for (other, output) in std::mem::take(&mut turns.outputs) {
+                for (other, output) in outputs {
                     if other <= stage {
                         let _ = output.turn();
                     }
                     output.end();
                 }
-                turns.failure = Some(error);
                 self.cancel.cancel();
             }
-            _ => {}
+            _ => drop(turns),
         }
-        drop(turns);
         self.progress.changed.notify_all();
     }
 

@@ -4,10 +4,7 @@
 //! The build that came first runs it, with its own mounts and on its own thread, and so ends no sooner than the command does.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,13 +15,12 @@ use wharf_reference::Digest;
 use crate::cancel::Cancel;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::frames::Piece;
+use crate::said::{Place, Said};
 
 /// How soon one that waits sees that it was cancelled.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Of a piece in the file: its stream, and its length (32 bits, little endian).
-const HEADER: usize = 5;
-/// So much is kept of a command for others: one that writes without end is not to fill the disk.
-const MOST: u64 = 64 << 20;
+/// The stream of what its own build alone is told.
+pub(crate) const OWN: u8 = 0;
 const MORE: &str = "\n[more is written, and shown by the build that runs it]\n";
 /// Bytes that are read at once.
 const CHUNK: usize = 64 << 10;
@@ -45,9 +41,8 @@ struct Together {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What it has written, from the beginning. None before it writes, and where that cannot be kept.
-    said: Option<Arc<File>>,
-    written: u64,
+    /// What it has written, from the beginning.
+    said: Said,
     /// Builds that hear it beside its own.
     followers: usize,
     /// Its own build has been cancelled, or is heard no more.
@@ -69,19 +64,31 @@ pub(crate) enum Joined<'a> {
 }
 
 /// Held by the build that runs a command.
-#[derive(Debug)]
 pub(crate) struct Running<'a> {
-    commands: Option<(&'a Commands, String)>,
+    claim: Option<Claim<'a>>,
     together: Arc<Together>,
     /// The build's own.
     cancel: Cancel,
+    /// So far its own build was told.
+    told: Mutex<Place>,
 }
+
+struct Claim<'a> {
+    commands: &'a Commands,
+    key: String,
+    deserting: Deserting<'a>,
+}
+
+/// What a build does that ends before a command of it, as others want that.
+pub(crate) type Deserting<'a> = Box<dyn Fn() + Send + Sync + 'a>;
 
 /// Held by a build that hears a command of another.
 #[derive(Debug)]
 pub(crate) struct Heard {
     together: Arc<Together>,
-    read: u64,
+    place: Place,
+    /// It knows that it does not hear all.
+    warned: bool,
 }
 
 impl Commands {
@@ -89,13 +96,14 @@ impl Commands {
     ///
     /// # Errors
     /// When the host has no descriptors left.
-    pub(crate) fn join(&self, key: &Digest, cancel: &Cancel) -> Result<Joined<'_>> {
+    pub(crate) fn join<'a>(&'a self, key: &Digest, cancel: &Cancel, deserting: Deserting<'a>) -> Result<Joined<'a>> {
         let mut running = lock(&self.running);
         if let Some(together) = running.get(key.as_str()) {
             lock(&together.state).followers += 1;
-            return Ok(Joined::Other(Heard { together: Arc::clone(together), read: 0 }));
+            let together = Arc::clone(together);
+            return Ok(Joined::Other(Heard { together, place: Place::default(), warned: false }));
         }
-        let own = Running::new(Some((self, key.to_string())), cancel)?;
+        let own = Running::new(Some(Claim { commands: self, key: key.to_string(), deserting }), cancel)?;
         running.insert(key.to_string(), Arc::clone(&own.together));
         Ok(Joined::Own(own))
     }
@@ -110,9 +118,9 @@ impl<'a> Running<'a> {
         Self::new(None, cancel)
     }
 
-    fn new(commands: Option<(&'a Commands, String)>, cancel: &Cancel) -> Result<Self> {
+    fn new(claim: Option<Claim<'a>>, cancel: &Cancel) -> Result<Self> {
         let together = Together { state: Mutex::default(), changed: Condvar::new(), cancel: Cancel::new()? };
-        Ok(Self { commands, together: Arc::new(together), cancel: cancel.clone() })
+        Ok(Self { claim, together: Arc::new(together), cancel: cancel.clone(), told: Mutex::default() })
     }
 
     /// Whether its own build still hears it.
@@ -126,10 +134,14 @@ impl<'a> Running<'a> {
     /// When nobody else wants it.
     pub(crate) fn desert(&self) -> Result<()> {
         let mut state = lock(&self.together.state);
-        state.deserted = true;
+        let first = !std::mem::replace(&mut state.deserted, true);
         if state.followers == 0 {
             self.together.cancel.cancel();
             return Err(BuildError::cancelled());
+        }
+        drop(state);
+        if let Some(claim) = self.claim.as_ref().filter(|_| first) {
+            (claim.deserting)();
         }
         Ok(())
     }
@@ -139,37 +151,45 @@ impl<'a> Running<'a> {
         !self.together.cancel.is_cancelled() && (!self.cancel.is_cancelled() || self.desert().is_ok())
     }
 
-    /// Keeps a piece for those who hear it; `dir` takes the file. What cannot be kept they do not hear.
-    pub(crate) fn keep(&self, piece: &Piece, dir: &Path) {
-        if self.commands.is_none() {
-            return;
+    /// Keeps a piece for those who hear it; `dir` takes the file. False when it is not kept.
+    pub(crate) fn keep(&self, piece: &Piece, dir: &Path) -> bool {
+        if self.claim.is_none() {
+            return false;
         }
-        let mut state = lock(&self.together.state);
-        if state.written == 0 {
-            state.said = nameless(&dir.join("said")).ok().map(Arc::new);
-        }
-        let Some(said) = state.said.clone() else { return };
-        let Ok(length) = u32::try_from(piece.bytes.len()) else { return };
-        if state.written >= MOST {
-            return;
-        }
-        let mut bytes = [&[piece.stream][..], &length.to_le_bytes(), &piece.bytes[..]].concat();
-        if state.written + bytes.len() as u64 >= MOST {
-            bytes.extend([&[1][..], &(MORE.len() as u32).to_le_bytes(), MORE.as_bytes()].concat());
-        }
-        match said.write_all_at(&bytes, state.written) {
-            Ok(()) => state.written += bytes.len() as u64,
-            Err(_) => state.said = None,
-        }
-        drop(state);
+        let kept = lock(&self.together.state).said.add(piece, dir);
         self.together.changed.notify_all();
+        kept
     }
 
-    /// Waits until there is something to read.
+    /// Whether its own build was not told all that was kept.
+    pub(crate) fn is_behind(&self) -> bool {
+        lock(&self.told).read < lock(&self.together.state).said.written
+    }
+
+    /// Its own build was told all that was kept.
+    pub(crate) fn all_is_told(&self) {
+        lock(&self.told).read = lock(&self.together.state).said.written;
+    }
+
+    /// The next piece that its own build was not told, if there is one; now it is.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn untold(&self) -> Result<Vec<Piece>> {
+        let (file, written) = {
+            let state = lock(&self.together.state);
+            (state.said.file(), state.said.written)
+        };
+        let Some(file) = file else { return Ok(Vec::new()) };
+        lock(&self.told).pieces(&file, written, 1).map_err(|e| unreadable(&e))
+    }
+
+    /// Waits until there is something to read. False when there is nothing after so long.
     ///
     /// # Errors
     /// `Cancelled` when nobody wants the command any more.
-    pub(crate) fn wait_readable(&self, fd: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn wait_readable(&self, fd: BorrowedFd<'_>, patience: Option<Duration>) -> Result<bool> {
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
         loop {
             let mut fds =
                 vec![PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::new(&self.together.cancel, PollFlags::IN)];
@@ -177,8 +197,7 @@ impl<'a> Running<'a> {
             if heard {
                 fds.push(PollFd::from_borrowed_fd(self.cancel.as_fd(), PollFlags::IN));
             }
-            let none: Option<&Timespec> = None;
-            match poll(&mut fds, none) {
+            let ready = match poll(&mut fds, patience.as_ref()) {
                 Err(rustix::io::Errno::INTR) => continue,
                 done => done.map_err(|e| BuildError::system("the command cannot be waited for", &e))?,
             };
@@ -186,8 +205,8 @@ impl<'a> Running<'a> {
             if heard && self.cancel.is_cancelled() {
                 self.desert()?;
             }
-            if !fds[0].revents().is_empty() {
-                return Ok(());
+            if ready == 0 || !fds[0].revents().is_empty() {
+                return Ok(ready > 0);
             }
         }
     }
@@ -200,13 +219,20 @@ impl<'a> Running<'a> {
     }
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        if let Some((commands, key)) = &self.commands {
+impl Running<'_> {
+    /// It has ended, and what it made is there: whoever waits for it waits no more.
+    pub(crate) fn end(&self) {
+        let ended = std::mem::replace(&mut lock(&self.together.state).ended, true);
+        if let Some(Claim { commands, key, .. }) = self.claim.as_ref().filter(|_| !ended) {
             lock(&commands.running).remove(key);
         }
-        lock(&self.together.state).ended = true;
         self.together.changed.notify_all();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -217,45 +243,35 @@ impl Heard {
     /// # Errors
     /// That of the command.
     pub(crate) fn next(&mut self) -> Result<Option<Vec<Piece>>> {
-        let (said, written) = {
+        let (file, written) = {
             let mut state = lock(&self.together.state);
-            // What could not be kept is heard no more.
-            let silent = state.said.is_none() || state.written == self.read;
-            if silent && !state.ended {
+            let is_silent = |state: &State| state.said.written == self.place.read && (self.warned || !state.said.full);
+            if is_silent(&state) && !state.ended {
                 let waited = self.together.changed.wait_timeout(state, PAUSE);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
-            if state.said.is_none() || state.written == self.read {
+            if is_silent(&state) {
                 return match (state.ended, &state.failure) {
                     (true, Some(failure)) => Err(failure.clone()),
                     (true, None) => Ok(None),
                     (false, _) => Ok(Some(Vec::new())),
                 };
             }
-            (state.said.clone(), state.written)
+            (state.said.file(), state.said.written)
         };
-        let Some(said) = said else { return Ok(Some(Vec::new())) };
-        let pieces = self.pieces(&said, written);
-        pieces
-            .map(Some)
-            .map_err(|e| BuildError::system("what a command of another build has written cannot be read", &e))
-    }
-
-    /// At least one, up to where the file is written.
-    fn pieces(&mut self, said: &File, written: u64) -> io::Result<Vec<Piece>> {
-        let (mut pieces, mut bytes) = (Vec::new(), 0);
-        while self.read < written && bytes < CHUNK {
-            let mut header = [0; HEADER];
-            said.read_exact_at(&mut header, self.read)?;
-            let [stream, length @ ..] = header;
-            let mut content = vec![0; u32::from_le_bytes(length) as usize];
-            said.read_exact_at(&mut content, self.read + HEADER as u64)?;
-            self.read += (HEADER + content.len()) as u64;
-            bytes += content.len();
-            pieces.push(Piece { stream, bytes: content });
+        if written == self.place.read {
+            self.warned = true;
+            return Ok(Some(vec![Piece { stream: 1, bytes: MORE.into() }]));
         }
-        Ok(pieces)
+        let Some(file) = file else { return Ok(Some(Vec::new())) };
+        let mut pieces = self.place.pieces(&file, written, CHUNK).map_err(|e| unreadable(&e))?;
+        pieces.retain(|piece| piece.stream != OWN);
+        Ok(Some(pieces))
     }
+}
+
+fn unreadable(error: &std::io::Error) -> BuildError {
+    BuildError::system("what a command has written cannot be read", error)
 }
 
 impl Drop for Heard {
@@ -266,13 +282,6 @@ impl Drop for Heard {
             self.together.cancel.cancel();
         }
     }
-}
-
-/// A file that goes with who has it open.
-fn nameless(path: &Path) -> io::Result<File> {
-    let file = File::options().read(true).write(true).create_new(true).open(path)?;
-    std::fs::remove_file(path)?;
-    Ok(file)
 }
 
 #[cfg(test)]
@@ -287,6 +296,10 @@ mod tests {
         pieces.map(|pieces| pieces.into_iter().map(Piece::classic).collect())
     }
 
+    fn join<'a>(commands: &'a Commands, key: &Digest, cancel: &Cancel) -> Result<Joined<'a>> {
+        commands.join(key, cancel, Box::new(|| ()))
+    }
+
     fn all() -> (Commands, Digest, tempfile::TempDir) {
         (Commands::default(), Digest::sha256(b"key"), tempfile::tempdir().unwrap())
     }
@@ -295,9 +308,9 @@ mod tests {
     fn who_comes_later_hears_all_from_the_beginning() {
         let (commands, key, dir) = all();
         let cancel = Cancel::new().unwrap();
-        let Joined::Own(own) = commands.join(&key, &cancel).unwrap() else { panic!("nobody else has it") };
+        let Joined::Own(own) = join(&commands, &key, &cancel).unwrap() else { panic!("nobody else has it") };
         own.keep(&piece("one\n"), dir.path());
-        let Joined::Other(mut heard) = commands.join(&key, &cancel).unwrap() else { panic!("one has it") };
+        let Joined::Other(mut heard) = join(&commands, &key, &cancel).unwrap() else { panic!("one has it") };
         assert_eq!(texts(heard.next().unwrap()).unwrap(), "one\n");
         assert_eq!(texts(heard.next().unwrap()).unwrap(), "");
         own.keep(&piece("two\n"), dir.path());
@@ -306,7 +319,7 @@ mod tests {
         drop(own);
         assert_eq!(texts(heard.next().unwrap()).unwrap(), "two\n");
         assert_eq!(heard.next().unwrap_err().exit_code, Some(1));
-        assert!(matches!(commands.join(&key, &cancel).unwrap(), Joined::Own(_)));
+        assert!(matches!(join(&commands, &key, &cancel).unwrap(), Joined::Own(_)));
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
     }
 
@@ -314,13 +327,13 @@ mod tests {
     fn the_last_who_wants_it_ends_it() {
         let (commands, key, _dir) = all();
         let (first, second) = (Cancel::new().unwrap(), Cancel::new().unwrap());
-        let Joined::Own(own) = commands.join(&key, &first).unwrap() else { panic!("nobody else has it") };
-        let Joined::Other(heard) = commands.join(&key, &second).unwrap() else { panic!("one has it") };
+        let Joined::Own(own) = join(&commands, &key, &first).unwrap() else { panic!("nobody else has it") };
+        let Joined::Other(heard) = join(&commands, &key, &second).unwrap() else { panic!("one has it") };
         first.cancel();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(own.is_wanted());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| own.wait_readable(ours.as_fd()));
+            let waiting = scope.spawn(|| own.wait_readable(ours.as_fd(), None));
             std::thread::sleep(Duration::from_millis(50));
             assert!(!waiting.is_finished());
             drop(heard);
@@ -331,18 +344,40 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_kept_is_waited_for() {
+    fn what_is_not_kept_is_waited_for_and_its_own_build_is_told_what_was() {
         let (commands, key, dir) = all();
         let cancel = Cancel::new().unwrap();
-        let Joined::Own(own) = commands.join(&key, &cancel).unwrap() else { panic!("nobody else has it") };
-        own.keep(&piece("one"), dir.path());
-        let Joined::Other(mut heard) = commands.join(&key, &cancel).unwrap() else { panic!("one has it") };
+        let Joined::Own(own) = join(&commands, &key, &cancel).unwrap() else { panic!("nobody else has it") };
+        assert!(own.keep(&Piece { stream: OWN, bytes: b"its own".into() }, dir.path()));
+        assert!(own.keep(&piece("one"), dir.path()) && own.is_behind());
+        let Joined::Other(mut heard) = join(&commands, &key, &cancel).unwrap() else { panic!("one has it") };
         // As where the disk is full.
-        lock(&own.together.state).said = None;
+        lock(&own.together.state).said.full = true;
+        assert!(!own.keep(&piece("two"), dir.path()));
+        assert_eq!(texts(heard.next().unwrap()).unwrap(), "one");
+        assert_eq!(texts(heard.next().unwrap()).unwrap(), MORE);
         let began = std::time::Instant::now();
         assert_eq!(texts(heard.next().unwrap()).unwrap(), "");
         assert!(began.elapsed() >= PAUSE);
-        drop(own);
+        own.end();
         assert!(heard.next().unwrap().is_none());
+        let told = [own.untold().unwrap(), own.untold().unwrap()].map(|pieces| texts(Some(pieces)).unwrap());
+        assert_eq!((told, own.is_behind()), (["its own".to_owned(), "one".to_owned()], false));
+    }
+
+    #[test]
+    fn a_build_learns_once_that_its_command_goes_on_without_it() {
+        let (commands, key, _dir) = all();
+        let cancel = Cancel::new().unwrap();
+        let count = std::sync::atomic::AtomicUsize::new(0);
+        let deserting = || _ = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let Joined::Own(own) = commands.join(&key, &cancel, Box::new(deserting)).unwrap() else { panic!("its own") };
+        let Joined::Other(heard) = join(&commands, &key, &cancel).unwrap() else { panic!("one has it") };
+        own.desert().unwrap();
+        own.desert().unwrap();
+        drop(heard);
+        assert!(own.desert().is_err());
+        drop(own);
+        assert_eq!(count.into_inner(), 1);
     }
 }

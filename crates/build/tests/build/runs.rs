@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::Receiver;
 use wharf_build::{BuildEvent, BuildRequest, CACHE_MOUNT, ErrorKind, Limits, Ulimit};
 
 use crate::Test;
@@ -24,6 +25,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("runs::the_same_step_of_two_builds_runs_once", the_same_step_of_two_builds_runs_once),
     ("runs::a_step_that_fails_fails_for_all_who_want_it", a_step_that_fails_fails_for_all_who_want_it),
     ("runs::a_step_goes_on_for_those_who_still_want_it", a_step_goes_on_for_those_who_still_want_it),
+    ("runs::a_build_that_has_failed_waits_for_nobody_s_step", a_build_that_has_failed_waits_for_nobody_s_step),
+    ("runs::a_client_that_does_not_read_keeps_nobody_waiting", a_client_that_does_not_read_keeps_nobody_waiting),
     ("runs::what_is_refused", what_is_refused),
 ];
 
@@ -362,22 +365,75 @@ fn a_step_that_fails_fails_for_all_who_want_it(bench: &Bench) {
     assert_ne!(runs_heard(&bench.try_build(&files).text), runs_heard(&outcomes[0].text));
 }
 
-fn a_step_goes_on_for_those_who_still_want_it(bench: &Bench) {
-    let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id; cat /id; sleep 3\n";
-    let begin = || {
-        let (sender, receiver) = tokio::sync::mpsc::channel(16);
-        let (builder, asked) = (bench.builder.clone(), request(&[("Dockerfile", dockerfile)]));
-        (tokio::spawn(async move { builder.build(asked, sender).await }), receiver)
-    };
-    async fn run_heard(receiver: &mut tokio::sync::mpsc::Receiver<BuildEvent>) -> String {
-        loop {
-            if let BuildEvent::Stream(text) = receiver.recv().await.expect("the command runs")
-                && let [id] = runs_heard(&text)[..]
-            {
-                return id.to_owned();
-            }
+type Building = tokio::task::JoinHandle<Result<wharf_reference::Digest, wharf_build::BuildError>>;
+
+/// Begins a build; who is told of it need not read.
+fn begin(bench: &Bench, dockerfile: &str) -> (Building, Receiver<BuildEvent>) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(16);
+    let (builder, asked) = (bench.builder.clone(), request(&[("Dockerfile", dockerfile)]));
+    (bench.runtime.spawn(async move { builder.build(asked, sender).await }), receiver)
+}
+
+/// Waits for the random number of a run.
+async fn run_heard(receiver: &mut Receiver<BuildEvent>) -> String {
+    loop {
+        if let BuildEvent::Stream(text) = receiver.recv().await.expect("the command runs")
+            && let [id] = runs_heard(&text)[..]
+        {
+            return id.to_owned();
         }
     }
+}
+
+async fn rest_of(receiver: &mut Receiver<BuildEvent>) -> String {
+    let mut all = String::new();
+    while let Some(event) = receiver.recv().await {
+        if let BuildEvent::Stream(text) = event {
+            all.push_str(&text);
+        }
+    }
+    all
+}
+
+fn a_build_that_has_failed_waits_for_nobody_s_step(bench: &Bench) {
+    let slow = "FROM busybox AS slow\nRUN cat /proc/sys/kernel/random/uuid > /id; cat /id; sleep 6\n";
+    let fails = "FROM busybox AS fails\nRUN sleep 2; exit 3\n";
+    let both = format!("{slow}{fails}FROM busybox\nCOPY --from=slow /id /\nCOPY --from=fails /bin/sh /\n");
+    bench.runtime.block_on(async {
+        let (first, mut of_first) = begin(bench, &both);
+        let heard = run_heard(&mut of_first).await;
+        let (second, mut of_second) = begin(bench, slow);
+        assert_eq!(run_heard(&mut of_second).await, heard);
+        rest_of(&mut of_first).await;
+        let error = first.await.unwrap().unwrap_err();
+        assert_eq!((error.kind, error.exit_code), (ErrorKind::Command, Some(3)), "{error}");
+        assert!(!second.is_finished());
+        rest_of(&mut of_second).await;
+        let image = bench.images.resolve(second.await.unwrap().unwrap().as_str()).unwrap();
+        assert_eq!(bench.read(&image, "id").trim_end(), heard);
+    });
+}
+
+fn a_client_that_does_not_read_keeps_nobody_waiting(bench: &Bench) {
+    let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id; cat /id; sleep 1; seq 200000; exit 3\n";
+    bench.runtime.block_on(async {
+        let (first, mut of_first) = begin(bench, dockerfile);
+        let heard = run_heard(&mut of_first).await;
+        let (second, mut of_second) = begin(bench, dockerfile);
+        assert_eq!(run_heard(&mut of_second).await, heard);
+        let wanted: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
+        assert!(rest_of(&mut of_second).await.contains(&wanted));
+        assert_eq!(second.await.unwrap().unwrap_err().exit_code, Some(3));
+        // Who reads again misses nothing.
+        assert!(!first.is_finished());
+        assert!(rest_of(&mut of_first).await.contains(&wanted));
+        assert_eq!(first.await.unwrap().unwrap_err().exit_code, Some(3));
+    });
+}
+
+fn a_step_goes_on_for_those_who_still_want_it(bench: &Bench) {
+    let dockerfile = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id; cat /id; sleep 3\n";
+    let begin = || begin(bench, dockerfile);
     let (id, heard) = bench.runtime.block_on(async {
         let (first, mut of_first) = begin();
         let heard = run_heard(&mut of_first).await;
