@@ -37,6 +37,9 @@ pub enum AddressError {
     /// The port is not a number of 16 bits.
     #[error("invalid port in address: {0}")]
     Port(String),
+    /// It is no address that ssh is to be called with.
+    #[error("ssh host connection is not valid: invalid SSH URL: {0}")]
+    Ssh(String),
 }
 
 const PORT: u16 = 2375;
@@ -79,23 +82,37 @@ impl Address {
     }
 }
 
+/// With Docker's words for what is wrong.
 fn ssh(text: &str, rest: &str) -> Result<Address, AddressError> {
-    let wrong = || AddressError::Format(text.to_owned());
+    let wrong = |what: &str| AddressError::Ssh(what.to_owned());
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (place, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let socket = Some(path.trim_end_matches('/').to_owned()).filter(|path| !path.is_empty());
     let (user, authority) = match place.rsplit_once('@') {
-        Some((user, authority)) => (Some(user.to_owned()), authority),
+        Some((user, authority)) => (Some(user.to_owned()).filter(|user| !user.is_empty()), authority),
         None => (None, place),
     };
-    let (host, port) = split(authority).ok_or_else(wrong)?;
+    if user.as_ref().is_some_and(|user| user.contains(':')) {
+        return Err(wrong("plain-text password is not supported"));
+    }
+    let (host, port) = split(authority).ok_or_else(|| AddressError::Format(text.to_owned()))?;
+    if host.is_empty() {
+        return Err(wrong("hostname is empty"));
+    }
+    for (what, text) in [("query parameters", query), ("fragments", fragment)] {
+        if !text.is_empty() {
+            return Err(wrong(&format!("{what} are not allowed: {text:?}")));
+        }
+    }
     let port = match port {
         None | Some("") => None,
         Some(port) => Some(port.parse().map_err(|_| AddressError::Port(text.to_owned()))?),
     };
-    // What begins with a dash would be an option of ssh's; a password has no meaning here.
-    let plain = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.contains(['/', ' ']);
-    if !plain(host) || user.as_deref().is_some_and(|user| !plain(user) || user.contains(':')) {
-        return Err(wrong());
+    // What begins with a dash would be an option of ssh's.
+    let plain = |part: &str| !part.starts_with('-') && !part.contains(['/', ' ']);
+    if !plain(host) || user.as_deref().is_some_and(|user| !plain(user)) {
+        return Err(AddressError::Format(text.to_owned()));
     }
     Ok(Address::Ssh { user, host: host.to_owned(), port, socket })
 }
@@ -140,6 +157,7 @@ mod tests {
             ("ssh://host", false, "ssh://host"),
             ("ssh://me@host:22/run/user/1000/docker.sock", false, "ssh://me@host:22/run/user/1000/docker.sock"),
             ("ssh://c/", false, "ssh://c"),
+            ("ssh://@c", false, "ssh://c"),
             ("tcp://", false, "tcp://localhost:2375"),
             ("h", false, "tcp://h:2375"),
             ("tcp://h", true, "tcp://h:2376"),
@@ -152,6 +170,14 @@ mod tests {
         }
         for text in ["", "ssh://-oProxyCommand=x", "ssh://a:b@c", "fd://x", "tcp://h:99999", "tcp://a:b:1"] {
             assert!(Address::parse(text, false).is_err(), "{text}");
+        }
+        for (text, what) in [
+            ("ssh://a:b@c", "plain-text password is not supported"),
+            ("ssh://a@", "hostname is empty"),
+            ("ssh://c?x=1", "query parameters are not allowed: \"x=1\""),
+            ("ssh://c/s#f", "fragments are not allowed: \"f\""),
+        ] {
+            assert_eq!(Address::parse(text, false), Err(AddressError::Ssh(what.into())), "{text}");
         }
     }
 }

@@ -70,7 +70,11 @@ impl Connector {
         match &self.address {
             Address::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
             Address::Ssh { user, host, port, socket } => {
-                Ok(Box::new(ssh::connect(user.as_deref(), host, *port, socket.as_deref())?))
+                let connected = ssh::connect(user.as_deref(), host, *port, socket.as_deref());
+                Ok(Box::new(connected.map_err(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Failure::Other(ClientError::NoSsh { address: self.address.to_string() }),
+                    _ => Failure::Io(error),
+                })?))
             }
             Address::Tcp { host, port, .. } => {
                 let Some(config) = &self.tls else { return Ok(Box::new(tcp(host, *port).await?)) };

@@ -25,6 +25,14 @@ pub enum ClientError {
         /// What the system says.
         reason: String,
     },
+    /// The program that leads to an engine elsewhere is not installed.
+    #[error(
+        "Cannot connect to the Docker daemon at {address}: exec: \"ssh\": executable file not found in $PATH: install an SSH client"
+    )]
+    NoSsh {
+        /// The address as the user would write it.
+        address: String,
+    },
     /// The TLS material cannot be used, or the peer is not whom we asked for.
     #[error("{0}")]
     Tls(String),
@@ -77,6 +85,6 @@ impl ClientError {
 
     /// No engine could be reached.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Unreachable { .. } | Self::NoSsh { .. })
     }
 }

@@ -5,8 +5,14 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll};
 
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use wharf_sys::disposition::ignored_by;
+
+/// What a terminal or a caller sends to all of a process group. Who waits for a container passes it on to it, over this connection.
+/// In a session of its own ssh could not ask for a password.
+const PASSING: &[Signal] = &[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::TSTP];
 
 /// The streams of a running `ssh`. Dropped: it ends.
 #[derive(Debug)]
@@ -31,12 +37,9 @@ pub(crate) fn connect(
     if let Some(port) = port {
         command.args(["-p", &port.to_string()]);
     }
-    let mut child = command
-        .args(["--", host, &dial(socket)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+    command.args(["--", host, &dial(socket)]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    ignored_by(command.as_std_mut(), PASSING);
+    let mut child = command.spawn()?;
     let missing = || io::Error::other("ssh has no streams");
     let (input, output) = (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);
     Ok(SshStream { _child: child, input: Some(input), output })

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use wharf_logs::remote::{Form, Journald, Syslog, SyslogFormat, Target};
 use wharf_logs::{Remote, RemoteConfig, Stream};
 
@@ -228,6 +229,49 @@ fn without_a_receiver_a_container_does_not_start() {
     assert!(Remote::open(config(Target::Unixgram("/nonexistent/socket".into()))).is_err());
 }
 
+/// As the journal takes it (systemd, "Native Journal Protocol").
+#[test]
+fn an_entry_that_is_too_large_for_a_datagram_comes_as_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let journal = UnixDatagram::bind(&path).unwrap();
+    journal.set_read_timeout(Some(PATIENCE)).unwrap();
+    let large = "x".repeat(4 << 20);
+    let fields = [("BIG".to_owned(), large.clone())].into();
+    let form = Form::Journald(Journald { fields, id: "abc".into() });
+    let mut remote = Remote::open(RemoteConfig { form, ..config(Target::Unixgram(path)) }).unwrap();
+    say(&mut remote, "a line\n");
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(&journal, &mut [], &mut control, RecvFlags::empty()).unwrap();
+    assert_eq!(received.bytes, 0);
+    let Some(RecvAncillaryMessage::ScmRights(mut fds)) = control.drain().next() else { panic!("a file comes") };
+    let mut file = std::fs::File::from(fds.next().unwrap());
+    let mut entry = String::new();
+    std::io::Seek::rewind(&mut file).unwrap();
+    file.read_to_string(&mut entry).unwrap();
+    assert!(entry.starts_with("MESSAGE=a line\n") && entry.ends_with(&format!("BIG={large}\n")));
+    assert!(std::io::Write::write(&mut file, b"x").is_err());
+    assert_eq!(remote.lost(), 0);
+}
+
+#[test]
+fn a_slow_receiver_gets_the_last_lines_after_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut remote = Remote::open(config(Target::Tcp(listener.local_addr().unwrap()))).unwrap();
+    let (mut slow, _) = listener.accept().unwrap();
+    let lines = 200_000;
+    let text: String = (0..lines).map(|number| format!("{number:060}\n")).collect();
+    say(&mut remote, &text);
+    let finishing = std::thread::spawn(move || remote.finish(Duration::from_millis(10)));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!finishing.is_finished());
+    let mut all = String::new();
+    slow.read_to_string(&mut all).unwrap();
+    finishing.join().unwrap();
+    assert_eq!(all.lines().count(), lines);
+}
+
 #[test]
 fn sockets_of_this_host_are_receivers_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -243,6 +287,7 @@ fn sockets_of_this_host_are_receivers_too() {
         let count = journal.recv(&mut buffer).unwrap();
         let entry = String::from_utf8_lossy(&buffer[..count]);
         assert!(entry.starts_with(&format!("MESSAGE={}\n", "y".repeat(length))));
+        assert!(entry.contains(&format!("CONTAINER_LOG_ORDINAL={}\n", if last == "true" { 2 } else { 1 })));
         assert!(entry.contains(&format!("CONTAINER_PARTIAL_LAST={last}\n")) && entry.contains("CONTAINER_ID=abc\n"));
     }
     let listener = UnixListener::bind(&streams).unwrap();

@@ -104,16 +104,16 @@ impl Place {
         }
     }
 
-    /// Gives it all back, the slow part last: removing a group on v1 waits for the kernel.
+    /// Gives it all back, the slow parts last: removing a group on v1 waits for the kernel, and a log for who takes it.
     pub(crate) fn leave(self, dir: &Path) {
         drop(self.listener);
         let _ = std::fs::remove_file(dir.join(SOCKET));
         // What has left the container's PID namespace, or never was in one.
         let _ = self.group.kill();
+        let _ = self.group.remove();
         if let Some(log) = self.log {
             log.finish();
         }
-        let _ = self.group.remove();
         drop(self.lock);
     }
 }

@@ -1,5 +1,8 @@
 //! What a process does with the signals that come to it (signal(7)).
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use rustix::process::Signal;
 
 use crate::{Result, check};
@@ -33,6 +36,12 @@ pub fn ignore_passing() -> Result<()> {
         Signal::TTOU,
         Signal::PIPE,
     ])
+}
+
+/// Has a program that is to be started let these signals pass by.
+pub fn ignored_by(command: &mut Command, signals: &'static [Signal]) {
+    // SAFETY: between fork and exec it calls signal(2) alone, which is async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(|| ignore(signals).map_err(Into::into)) };
 }
 
 /// Gives a signal its default action again.
@@ -98,6 +107,13 @@ mod tests {
         .expect("clones");
         let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).expect("waits");
         assert_eq!(status.and_then(|s| s.exit_status()), Some(1));
+    }
+
+    #[test]
+    fn a_program_lets_signals_pass_by() {
+        let mut command = Command::new("sh");
+        ignored_by(command.args(["-c", "kill -INT $$; kill -TERM $$; exit 3"]), &[Signal::INT, Signal::TERM]);
+        assert_eq!(command.status().expect("runs").code(), Some(3));
     }
 
     #[test]

@@ -358,7 +358,7 @@ fn check_files(given: &Given) -> Outcome {
 }
 
 fn check_host(host: &str) -> Outcome {
-    if host.is_empty() || host.starts_with("ssh://") {
+    if host.is_empty() {
         return Ok(());
     }
     if !host.contains("://") {

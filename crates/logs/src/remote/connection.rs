@@ -1,13 +1,20 @@
 //! A socket to a receiver: connected, lost, connected again, without ever waiting for it but at the start.
 
+use std::fs::File;
+use std::io::Write;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
+    SocketType, sendmsg, sockopt,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{LogError, Result};
@@ -76,6 +83,8 @@ pub(super) enum Sent {
 #[derive(Debug)]
 pub(super) struct Connection {
     target: Target,
+    /// It takes what is too large for a datagram as a file, as the journal does.
+    files: bool,
     state: State,
     /// Bytes of the message that is being sent.
     sent: usize,
@@ -89,10 +98,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn open(target: &Target, needed: bool, times: Times) -> Result<Self> {
+    pub(super) fn open(target: &Target, files: bool, needed: bool, times: Times) -> Result<Self> {
         let (target, now) = (target.clone(), Instant::now());
         let mut connection =
-            Self { target, state: State::Down(now), sent: 0, times, failures: 0, since: now, stuck: None };
+            Self { target, files, state: State::Down(now), sent: 0, times, failures: 0, since: now, stuck: None };
         let name = connection.target.to_string();
         let failed = |errno: Errno| LogError::Remote { target: name.clone(), source: errno.into() };
         match connect(&connection.target) {
@@ -230,6 +239,14 @@ impl Connection {
                     self.stuck.get_or_insert_with(Instant::now);
                     return Sent::Later;
                 }
+                Err(Errno::MSGSIZE) if self.files => match send_file(fd, message) {
+                    Ok(()) => return Sent::Whole,
+                    Err(Errno::AGAIN | Errno::NOBUFS) => {
+                        self.stuck.get_or_insert_with(Instant::now);
+                        return Sent::Later;
+                    }
+                    Err(_) => return Sent::Refused,
+                },
                 Err(Errno::MSGSIZE) => return Sent::Refused,
                 Err(_) => {
                     self.go_down();
@@ -238,6 +255,19 @@ impl Connection {
             }
         }
     }
+}
+
+/// Sends a message as a file in memory that nobody can change any more (systemd, "Native Journal Protocol").
+fn send_file(socket: &OwnedFd, message: &[u8]) -> std::result::Result<(), Errno> {
+    let file = memfd_create(c"entry", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = File::from(file);
+    file.write_all(message).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    let fds = [file.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(socket, &[], &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
 }
 
 /// Begins a connection.

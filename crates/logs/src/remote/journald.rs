@@ -16,12 +16,15 @@ pub struct Journald {
 }
 
 impl Journald {
-    pub(super) fn encode(&self, line: &Line<'_>) -> Vec<u8> {
+    /// `epoch` names what was opened, `ordinal` counts its entries.
+    pub(super) fn encode(&self, line: &Line<'_>, epoch: u64, ordinal: u64) -> Vec<u8> {
         let mut entry = Vec::with_capacity(line.text.len() + 256);
         field(&mut entry, "MESSAGE", line.text);
         // syslog's: 3 is an error, 6 an information.
         field(&mut entry, "PRIORITY", if line.stream == Stream::Stderr { b"3" } else { b"6" });
         field(&mut entry, "SYSLOG_TIMESTAMP", line.time.to_string().as_bytes());
+        field(&mut entry, "CONTAINER_LOG_EPOCH", format!("{epoch:016x}").as_bytes());
+        field(&mut entry, "CONTAINER_LOG_ORDINAL", ordinal.to_string().as_bytes());
         if let Some(part) = line.part {
             if !part.last {
                 field(&mut entry, "CONTAINER_PARTIAL_MESSAGE", b"true");
@@ -60,8 +63,9 @@ mod tests {
         let time = "2026-01-02T03:04:05Z".parse().unwrap();
         let part = Some(Part { id: 2, number: 3, last: false });
         let line = Line { text: b"text", stream: Stream::Stderr, time, part };
-        let entry = Journald { fields, id: "x".into() }.encode(&line);
-        let want = b"MESSAGE=text\nPRIORITY=3\nSYSLOG_TIMESTAMP=2026-01-02T03:04:05Z\nCONTAINER_PARTIAL_MESSAGE=true\n\
+        let entry = Journald { fields, id: "x".into() }.encode(&line, 10, 7);
+        let want = b"MESSAGE=text\nPRIORITY=3\nSYSLOG_TIMESTAMP=2026-01-02T03:04:05Z\n\
+            CONTAINER_LOG_EPOCH=000000000000000a\nCONTAINER_LOG_ORDINAL=7\nCONTAINER_PARTIAL_MESSAGE=true\n\
             CONTAINER_PARTIAL_ID=x-2\nCONTAINER_PARTIAL_ORDINAL=3\nCONTAINER_PARTIAL_LAST=false\n\
             A\n\x03\0\0\0\0\0\0\0b\nc\nD=e\n";
         assert_eq!(String::from_utf8_lossy(&entry), String::from_utf8_lossy(want));

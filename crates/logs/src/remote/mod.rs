@@ -31,6 +31,9 @@ pub use syslog::{Syslog, SyslogFormat};
 /// Beyond the buffer, of a container that is held up: what 32 KiB of the shortest lines become.
 const OVERFLOW: usize = 32 << 20;
 
+/// How long one that is there may take to take what waits, when all is written.
+const SLOW: Duration = Duration::from_secs(15);
+
 /// What a message looks like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,6 +78,10 @@ pub struct Remote {
     divided: u64,
     /// Of the next entry: another one for each, here and elsewhere.
     name: u64,
+    /// The first one's.
+    epoch: u64,
+    /// Of entries.
+    count: u64,
     waiting: VecDeque<Vec<u8>>,
     /// Bytes of what waits.
     bytes: usize,
@@ -112,13 +119,17 @@ impl Remote {
             renew: config.renew_ms.map(Duration::from_millis),
             write: config.write_ms.filter(|ms| *ms > 0).map(Duration::from_millis),
         };
-        let connection = Connection::open(&config.target, config.needed, times)?;
+        let files = matches!(config.form, Form::Journald(_));
+        let connection = Connection::open(&config.target, files, config.needed, times)?;
+        let name = (Timestamp::now().as_nanosecond() as u64) ^ u64::from(std::process::id()) << 40;
         Ok(Self {
             config,
             lines: Lines::default(),
             parts: [0; 2],
             divided: 0,
-            name: (Timestamp::now().as_nanosecond() as u64) ^ u64::from(std::process::id()) << 40,
+            name,
+            epoch: name,
+            count: 0,
             waiting: VecDeque::new(),
             bytes: 0,
             connection,
@@ -159,6 +170,7 @@ impl Remote {
             last: piece.ended,
         });
         let line = Line { text: piece.text, stream: piece.stream, time: piece.time, part };
+        self.count += 1;
         let mut messages = Vec::new();
         let stream = self.config.target.is_stream();
         match &self.config.form {
@@ -167,7 +179,7 @@ impl Remote {
             Form::Syslog(form) => messages.push(form.encode(&line)),
             Form::Gelf(form) => form.encode(&line, self.name, stream, &mut messages),
             Form::Fluentd(form) => messages.push(form.encode(&line)),
-            Form::Journald(form) => messages.push(form.encode(&line)),
+            Form::Journald(form) => messages.push(form.encode(&line, self.epoch, self.count)),
         }
         self.name = self.name.wrapping_add(1);
         for message in messages {
@@ -232,10 +244,16 @@ impl Remote {
         }
     }
 
-    /// Waits for what is on its way, and no longer than `patience`. What is left is lost.
+    /// Waits for what is on its way, and no longer than `patience`; longer where a receiver is there that is slow, and worth waiting
+    /// for. What is left is lost.
     pub fn finish(mut self, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        while !self.waiting.is_empty() && Instant::now() < deadline {
+        let began = Instant::now();
+        loop {
+            let held = self.config.blocking && self.connection.is_up();
+            let deadline = began + if held { patience.max(SLOW) } else { patience };
+            if self.waiting.is_empty() || Instant::now() >= deadline {
+                return;
+            }
             connection::wait(self.interest(), deadline);
             self.ready();
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::kit::Daemon;
+use crate::kit::{Daemon, WHARF};
 
 /// A client on a terminal of its own.
 struct Session {
@@ -22,13 +23,16 @@ struct Session {
 
 impl Session {
     fn start(daemon: &Daemon, words: &[&str]) -> Self {
+        Self::of(&daemon.client(), words)
+    }
+
+    fn of(client: &Command, words: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
         resize(&master, 30, 90);
         let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
         let slave = || Stdio::from(File::options().read(true).write(true).open(&path).unwrap());
-        let client = daemon.client();
         // So that it is the client's controlling terminal.
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(client.get_program()).args(client.get_args()).args(words);
@@ -174,4 +178,27 @@ fn logs_and_events_are_followed() {
     event("container/destroy/said");
     events.kill().unwrap();
     events.wait().unwrap();
+}
+
+/// CTRL-C goes to all of a terminal's process group: to the container, and not to the connection that carries it there.
+#[test]
+fn a_signal_from_the_terminal_leaves_the_way_over_ssh() {
+    let Some(d) = Daemon::start() else { return };
+    let ssh = d.path().join("ssh");
+    let far = format!("#!/bin/sh\nexec {WHARF} -H unix://{} system dial-stdio\n", d.socket().display());
+    std::fs::write(&ssh, far).unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut client = Command::new(WHARF);
+    let path = format!("{}:{}", d.path().display(), std::env::var("PATH").unwrap());
+    client.args(["-H", "ssh://far"]).env("PATH", path).env("DOCKER_CONFIG", d.path().join("config"));
+    let script = "trap 'echo heard; exit 9' INT; echo ready; while :; do sleep 0.1; done";
+    let mut session = Session::of(&client, &["run", "--rm", "--name", "far", "busybox", "sh", "-c", script]);
+    session.wait_for("ready");
+    session.type_in("\x03");
+    session.wait_for("heard");
+    assert_eq!(session.code(), 9);
+    d.eventually("it goes", || d.docker("ps -aq").ok().is_empty());
+    let missing = client.env("PATH", d.path().join("none")).arg("ps").output().unwrap();
+    let said = String::from_utf8_lossy(&missing.stderr);
+    assert!(said.contains("exec: \"ssh\": executable file not found in $PATH"), "{said}");
 }
