@@ -38,7 +38,7 @@ use crate::networks::network_options;
 use crate::options::Options;
 use crate::pid_file::PidFile;
 use crate::reload::{Reload, SetLevel, filter};
-use crate::take_over::{self, MAKE_WAY, Predecessor, Running};
+use crate::take_over::{self, Guard, MAKE_WAY, Predecessor, Running};
 use crate::telemetry::Export;
 use crate::tls::Tls;
 use crate::values::proxy;
@@ -90,7 +90,8 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
         early = Early::new(running.sockets()?, &places, &options.group, &tcp)?;
         predecessor = running.make_way()?;
     }
-    let has_begun = Cell::new(false);
+    let (predecessor, guard) = predecessor.unzip();
+    let beginning = Beginning { is_over: Cell::default(), guard: Cell::new(guard.flatten()) };
     let start = || -> Result<End, String> {
         early.settle(&options.group)?;
         // Before anything else of this root is touched: its lock is what keeps two daemons apart.
@@ -109,7 +110,7 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
             .enable_all()
             .build()
             .map_err(|e| format!("cannot start: {e}"))?;
-        let served = serve(&options, &places, (&tcp, early), reload, store, (Arc::new(spawner), &has_begun));
+        let served = serve(&options, &places, (&tcp, early), reload, store, (Arc::new(spawner), &beginning));
         let done = runtime.block_on(served);
         runtime.shutdown_timeout(Duration::from_secs(1));
         done
@@ -117,13 +118,29 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
     match (start(), predecessor) {
         (Ok(End::Told | End::MadeWay), _) => Ok(()),
         (Ok(End::NoSpawner), _) => Err(again()),
-        (Err(error), Some(predecessor)) if !has_begun.get() => Err(back(&error, predecessor)),
+        (Err(error), Some(predecessor)) if !beginning.is_over.get() => {
+            beginning.end();
+            Err(back(&error, &predecessor))
+        }
         (Err(error), _) => Err(error),
     }
 }
 
+/// The time in which what was there before this daemon is started again if this one comes to nothing.
+struct Beginning {
+    is_over: Cell<bool>,
+    guard: Cell<Option<Guard>>,
+}
+
+impl Beginning {
+    fn end(&self) {
+        self.is_over.set(true);
+        drop(self.guard.take());
+    }
+}
+
 /// Starts what this daemon has taken the place of once more in this same process. Returns when it cannot.
-fn back(error: &str, predecessor: Predecessor) -> String {
+fn back(error: &str, predecessor: &Predecessor) -> String {
     tracing::error!("{error}: starting the daemon that was there before");
     lower_files();
     format!("{error}; {}", predecessor.start_again())
@@ -177,7 +194,7 @@ async fn serve(
     (tcp, mut early): (&TcpPolicy, Early),
     reload: Reload,
     store: Store,
-    (spawner, has_begun): (Arc<Spawner>, &Cell<bool>),
+    (spawner, beginning): (Arc<Spawner>, &Beginning),
 ) -> Result<End, String> {
     // By then it has what it reads; until then the signal must not end it.
     let hup = signal(SignalKind::hangup()).map_err(|e| e.to_string())?;
@@ -260,7 +277,7 @@ async fn serve(
     for listener in metrics {
         tracing::info!("metrics on {}", listener.address());
     }
-    has_begun.set(true);
+    beginning.end();
     ready();
     let collecting = engine.clone();
     // What a daemon that was killed left half-way; nobody waits for it.

@@ -3,12 +3,12 @@
 //! It has the sockets that the other one listens on before that one is told to make way (see [`crate::early`]), so a
 //! client that comes meanwhile waits for the new one and is not refused. Containers, their logs, probes and names are of
 //! other processes anyway. What can fail is tried first; should the new one fail all the same, the program that ran before
-//! is started again in its place.
+//! is started again in its place, and so it is, by a guard, should the new one be killed.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid};
+use wharf_sys::process::{Namespaces, clone3};
 
 use crate::inherit::Inherited;
 
@@ -58,20 +60,55 @@ const OWN_VARIABLES: [&str; 4] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", 
 
 impl Predecessor {
     /// Becomes it. Returns when that cannot be.
-    pub(crate) fn start_again(self) -> String {
-        let mut words = self.words.into_iter().filter(|word| word != "--take-over");
-        let name = words.next().unwrap_or_else(|| "wharf".into());
+    pub(crate) fn start_again(&self) -> String {
+        let mut words = self.words.iter().filter(|word| *word != "--take-over");
+        let name = words.next().cloned().unwrap_or_else(|| "wharf".into());
         crate::activation::pass_on();
         crate::rootless::pass_on();
         let is_own = |name: &OsStr| OWN_VARIABLES.iter().any(|own| *own == name);
         let own = std::env::vars_os().filter(|(name, _)| is_own(name));
-        let variables: Vec<_> = self.environment.into_iter().filter(|(name, _)| !is_own(name)).chain(own).collect();
+        let before = self.environment.iter().filter(|(name, _)| !is_own(name)).cloned();
+        let variables: Vec<_> = before.chain(own).collect();
         if let Some(directory) = &self.directory {
             let _ = std::env::set_current_dir(directory);
         }
         let path = format!("/proc/self/fd/{}", self.program.as_raw_fd());
         let error = std::process::Command::new(path).arg0(name).args(words).env_clear().envs(variables).exec();
         format!("the one that was there before cannot be started again: {}", wharf_report::os(&error))
+    }
+}
+
+/// A process that is there until a daemon has begun, and starts the one before again if that one is killed until then.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    begun: OwnedFd,
+    process: OwnedFd,
+}
+
+impl Guard {
+    /// This process must have one thread. `None` where the host gives no more processes or files: then the daemon goes without.
+    fn new(before: &Predecessor, its_process: &OwnedFd) -> Option<Self> {
+        let own = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+        let (hears, begun) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        let guarding = || {
+            let mut fds = [PollFd::new(&hears, PollFlags::IN), PollFd::new(&own, PollFlags::IN)];
+            let _ = retry_on_intr(|| poll(&mut fds, None));
+            if !fds[0].revents().contains(PollFlags::IN) && ended(its_process, PATIENCE) {
+                tracing::error!("the daemon that was starting was killed: starting the one that was there before");
+                tracing::error!("{}", before.start_again());
+            }
+            0
+        };
+        let child = clone3(Namespaces::default(), None, guarding).ok()?;
+        Some(Self { begun, process: child.pidfd })
+    }
+}
+
+impl Drop for Guard {
+    /// It is not needed any more.
+    fn drop(&mut self) {
+        let _ = rustix::io::write(&self.begun, b"b");
+        let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED));
     }
 }
 
@@ -138,11 +175,11 @@ impl Running {
         ))
     }
 
-    /// Has it make way, and waits for that.
+    /// Has it make way, and waits for that. From then on a guard is there, where one can be.
     ///
     /// # Errors
     /// The message for the user, when it does not even end by being killed.
-    pub(crate) fn make_way(self) -> Result<Option<Predecessor>, String> {
+    pub(crate) fn make_way(self) -> Result<Option<(Predecessor, Option<Guard>)>, String> {
         // A file that was replaced meanwhile is found there, too.
         let of = |name: &str| format!("/proc/{}/{name}", self.pid.as_raw_pid());
         let predecessor = File::open(of("exe")).ok().zip(std::fs::read(of("cmdline")).ok()).map(|(program, words)| {
@@ -161,6 +198,7 @@ impl Running {
         });
         let pid = self.pid.as_raw_pid();
         tracing::info!("taking the place of the daemon that is process {pid}");
+        let mut guard = None;
         for (signal, patience) in [(MAKE_WAY, PATIENCE), (Signal::KILL, END)] {
             match pidfd_send_signal(&self.process, signal) {
                 Ok(()) | Err(Errno::SRCH) => {}
@@ -168,8 +206,12 @@ impl Running {
                     return Err(format!("cannot tell process {pid} to make way: {}", wharf_report::os(&errno.into())));
                 }
             }
+            // Not before that one has been told: it may stay else.
+            if guard.is_none() {
+                guard = predecessor.as_ref().and_then(|before| Guard::new(before, &self.process));
+            }
             if ended(&self.process, patience) {
-                return Ok(predecessor);
+                return Ok(predecessor.map(|before| (before, guard)));
             }
             tracing::warn!("the daemon that is process {pid} does not make way");
         }
@@ -247,7 +289,8 @@ mod tests {
                 None => std::thread::yield_now(),
             }
         };
-        let predecessor = running.make_way().unwrap().unwrap();
+        let (predecessor, guard) = running.make_way().unwrap().unwrap();
+        drop(guard);
         assert_eq!(predecessor.words, ["sh", "-c", "sleep 100; :", "daemon"]);
         assert!(!other.wait().unwrap().success());
     }

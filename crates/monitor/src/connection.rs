@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) watching: bool,
     /// It is closed when the last answer is sent.
     finished: bool,
+    /// The other end has gone without reading all that was sent.
+    reset: bool,
 }
 
 impl Connection {
@@ -42,6 +44,16 @@ impl Connection {
 
     pub(crate) fn is_open(&self) -> bool {
         self.socket.is_some()
+    }
+
+    /// Whether somebody is told of changes by it.
+    pub(crate) fn is_watching(&self) -> bool {
+        self.watching && self.is_open()
+    }
+
+    /// Whether the other end has gone without reading all that was sent; said once.
+    pub(crate) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.reset)
     }
 
     pub(crate) fn has_unsent(&self) -> bool {
@@ -110,7 +122,8 @@ impl Connection {
                     self.inbox.extend_from_slice(&chunk[..got.bytes])
                 }
                 // A half-close is an end too: nobody who speaks this protocol does that.
-                Ok(_) | Err(_) => {
+                got => {
+                    self.reset = matches!(got, Err(Errno::CONNRESET));
                     self.close();
                     return None;
                 }

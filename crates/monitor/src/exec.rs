@@ -72,6 +72,8 @@ enum Phase {
     },
     /// The asker knows; it is over when that has hung up, and all is sent.
     Told {
+        number: i32,
+        code: i32,
         at: Instant,
     },
     /// It does not run, and the asker is told why.
@@ -118,7 +120,7 @@ impl Exec {
             Phase::Ended { at, .. } => {
                 interest.until(Some(*at + if self.streams.is_drained() { TELLING } else { LINGER }));
             }
-            Phase::Told { at } => {
+            Phase::Told { at, .. } => {
                 if self.asker.is_open() {
                     interest.until(Some(*at + NOTING));
                 }
@@ -196,11 +198,15 @@ impl Exec {
                 if !self.asker.is_open() {
                     self.unheard = self.state(Some((number, code)));
                 }
-                self.phase = Phase::Told { at: now };
+                self.phase = Phase::Told { number, code, at: now };
             }
         }
         match self.phase {
-            Phase::Told { at } => {
+            Phase::Told { number, code, at } => {
+                // It was killed before it has heard it.
+                if self.asker.take_reset() {
+                    self.unheard = self.state(Some((number, code)));
+                }
                 let noted = !self.asker.is_open() || now >= at + NOTING;
                 noted && !self.streams.has_unsent()
             }
@@ -209,10 +215,11 @@ impl Exec {
         }
     }
 
-    /// What it is, if it runs or has ended as said: its process number and its code.
+    /// What it is, if it runs or has ended as said (its process number and its code), or its asker may not know yet that it has.
     pub(crate) fn state(&self, ended: Option<(i32, i32)>) -> Option<ExecState> {
         let (pid, exit) = match (ended, &self.phase) {
             (Some((number, code)), _) => (number, Some(code)),
+            (None, Phase::Told { number, code, .. }) => (*number, Some(*code)),
             (None, Phase::Running { number, .. } | Phase::Ended { number, .. }) => (*number, None),
             (None, _) => return None,
         };

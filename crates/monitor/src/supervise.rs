@@ -473,7 +473,7 @@ impl Monitor {
     }
 
     fn tell_exited(&mut self, exit: &Exit, restarting: bool) {
-        if restarting && !self.connections.iter().any(|connection| connection.watching) {
+        if restarting && !self.connections.iter().any(Connection::is_watching) {
             if self.untold.len() == MAX_UNTOLD {
                 self.untold.pop_front();
             }

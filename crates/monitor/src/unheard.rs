@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::connection::Connection;
 use crate::state::ExecState;
 use crate::supervise::Monitor;
 use crate::wire::EventFrame;
@@ -19,7 +20,7 @@ impl Monitor {
             !is_over
         });
         for end in ends {
-            if self.connections.iter().any(|connection| connection.watching) {
+            if self.connections.iter().any(Connection::is_watching) {
                 self.tell(&EventFrame { exec_ended: Some(end), ..EventFrame::default() });
                 continue;
             }

@@ -11,7 +11,7 @@ use wharf_monitor::client::{self, ExecRequest, RunningExec};
 use wharf_monitor::{Launch, Restart};
 
 use crate::Case;
-use crate::fixture::{Fixture, output, pair, read_all, read_until, wait_for_exit};
+use crate::fixture::{Fixture, next, output, pair, read_all, read_until, wait_for_exit, watch};
 
 pub(crate) const CASES: &[Case] = &[
     ("an_exec_has_its_own_streams_and_code", an_exec_has_its_own_streams_and_code),
@@ -20,6 +20,10 @@ pub(crate) const CASES: &[Case] = &[
     ("an_exec_that_cannot_be_says_why", an_exec_that_cannot_be_says_why),
     ("what_an_exec_leaves_behind_does_not_hold_it", what_an_exec_leaves_behind_does_not_hold_it),
     ("a_stream_ends_only_when_the_code_is_noted", a_stream_ends_only_when_the_code_is_noted),
+    (
+        "an_end_that_was_sent_and_not_read_is_told_to_who_watches",
+        an_end_that_was_sent_and_not_read_is_told_to_who_watches,
+    ),
     ("execs_end_with_the_container", execs_end_with_the_container),
     ("who_stops_all_that_comes_stops_nothing_else", who_stops_all_that_comes_stops_nothing_else),
     ("the_time_of_an_exec", the_time_of_an_exec),
@@ -132,6 +136,28 @@ fn a_stream_ends_only_when_the_code_is_noted(fixture: &Fixture) {
     assert_eq!(blocked.kind(), std::io::ErrorKind::WouldBlock);
     drop(running);
     assert_eq!(std::io::Read::read(&mut stream, &mut [0]).expect("ends"), 0);
+    end(&launch);
+}
+
+/// As where the daemon that has begun it is killed just then, or gives way to another.
+fn an_end_that_was_sent_and_not_read_is_told_to_who_watches(fixture: &Fixture) {
+    let launch = sleeping(fixture);
+    let told = || {
+        let Some(client::Event::State(state)) = next(&watch(&launch.dir)) else { panic!("the state comes first") };
+        state.execs.iter().map(|exec| (exec.id.clone(), exec.exit)).collect::<Vec<_>>()
+    };
+    let asked = request(&launch, &["sh", "-c", "exit 7"], false);
+    let both = [0, 1].map(|_| client::exec(&launch.dir, &asked, None).expect("runs"));
+    std::thread::sleep(Duration::from_millis(300));
+    let ended = (asked.id.clone(), Some(7));
+    // Its asker is there, and may not have heard it.
+    assert_eq!(told(), [ended.clone(), ended.clone()]);
+    let [unheard, heard] = both;
+    assert_eq!(heard.wait().expect("ends"), 7);
+    drop((heard, unheard));
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(told(), [ended]);
+    assert!(told().is_empty());
     end(&launch);
 }
 

@@ -172,33 +172,41 @@ fn of_many_that_come_at_once_one_is_the_daemon() {
 }
 
 #[test]
-fn a_new_one_that_is_killed_leaves_the_names_to_whom_they_are() {
+fn a_new_one_that_is_killed_leaves_everything_to_the_one_before() {
     let port = free_port();
     let tcp = format!("tcp://127.0.0.1:{port}");
     let Some(mut d) = Daemon::start_given(&["--insecure-tcp", "-H", &tcp]) else { return };
     let by_tcp =
         || std::process::Command::new("docker").args(["-H", &tcp, "ps", "-q"]).output().map(Said::from).unwrap();
     by_tcp().ok();
-    for delay in (0..60).step_by(4) {
+    d.docker("run -d --name runs busybox sleep 1000").ok();
+    let started = d.docker("inspect -f {{.State.Pid}}{{.State.StartedAt}} runs").ok();
+    for delay in (0..160).step_by(8) {
         let log = std::fs::File::options().append(true).open(d.path().join("log")).unwrap();
         let mut new = d.command().arg("--take-over").stderr(log).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(delay));
         new.kill().unwrap();
         new.wait().unwrap();
-        // The one before may have gone by then, or be about to; then it is a start like any other.
-        d.eventually("the one before has made its mind up", || {
-            d.has_ended() || (d.docker("ps -q").code == 0 && by_tcp().code == 0)
-        });
-        if d.has_ended() {
+        let answers = |d: &Daemon| d.docker("ps -q").code == 0 && by_tcp().code == 0;
+        // It had begun by then: what comes next is a start like any other.
+        let had_begun = |d: &Daemon| {
+            let listens = d.log().lines().last().is_some_and(|line| line.contains("API listen"));
+            listens && UnixStream::connect(d.socket()).is_err()
+        };
+        // Else the one before is there still, or once more: nobody has to start it.
+        d.eventually("the one before answers", || answers(&d) || had_begun(&d));
+        if had_begun(&d) {
             d.launch();
-            // Where it was killed as it had just forked, its child may hold its sockets for a moment.
-            d.eventually("a new one answers", || d.docker("ps -q").code == 0 && by_tcp().code == 0);
+            d.eventually("a new one answers", || answers(&d));
         }
+        assert_eq!(d.docker("inspect -f {{.State.Pid}}{{.State.StartedAt}} runs").ok(), started);
     }
+    assert!(d.log().contains("was killed: starting the one that was there before"), "{}", d.log());
     // And one that is let be has both.
     d.take_over(std::path::Path::new(WHARF));
-    d.docker("ps -q").ok();
+    assert_eq!(d.docker("inspect -f {{.State.Pid}}{{.State.StartedAt}} runs").ok(), started);
     by_tcp().ok();
+    d.docker("rm -f runs").ok();
     d.stop();
     assert!(!d.socket().exists(), "its name is gone with it");
 }
