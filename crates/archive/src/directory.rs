@@ -33,6 +33,8 @@ pub(crate) struct Directory<'a> {
     options: &'a UnpackOptions,
     /// The last parent directory: most entries of an archive share it with their neighbour.
     parent: Option<Parent>,
+    /// This archive has made a symbolic link in a directory that is not all of the root: it may lead out of it.
+    has_links: bool,
     /// What this archive made, where an opaque mark must not remove it.
     made: BTreeSet<PathBuf>,
     /// Times of directories change with every entry in them, so they are set last.
@@ -78,6 +80,7 @@ impl<'a> Directory<'a> {
             place: if recorded { place(root) } else { None },
             options,
             parent: None,
+            has_links: false,
             made: BTreeSet::new(),
             directories: Vec::new(),
             piece: vec![0; PIECE],
@@ -194,6 +197,7 @@ impl Directory<'_> {
     fn make(&mut self, entry: &Entry, path: &Path, name: &OsStr) -> std::result::Result<Made, RootError> {
         if entry.kind == Kind::HardLink {
             let existing = self.linked(entry).unwrap_or_default();
+            self.stays(existing.parent().unwrap_or(Path::new("")))?;
             self.parent_of(path)?;
             return self.root.hard_link(existing, path).map(|()| Made::Link);
         }
@@ -213,7 +217,9 @@ impl Directory<'_> {
             }
             Kind::Symlink => {
                 let target = OsStr::from_bytes(&entry.link);
-                rustix::fs::symlinkat(target, parent, name).map(|()| Made::Named).map_err(fail("make link"))
+                let made = rustix::fs::symlinkat(target, parent, name).map(|()| Made::Named).map_err(fail("make link"));
+                self.has_links = !self.prefix.as_os_str().is_empty();
+                made
             }
             Kind::CharacterDevice | Kind::BlockDevice | Kind::Fifo | Kind::HardLink => {
                 let kind = match entry.kind {
@@ -274,12 +280,31 @@ impl Directory<'_> {
         Ok(if hidden { Room::Hidden } else { Room::Cleared })
     }
 
+    /// Whether what comes into a directory comes into the one that the archive is for: links that were there before may lead out
+    /// of it, the archive's own may not.
+    fn stays(&self, dir: &Path) -> std::result::Result<(), RootError> {
+        if !self.has_links {
+            return Ok(());
+        }
+        let there = dir.ancestors().find_map(|above| self.root.open_dir(above).ok());
+        let (own, there) = (place(&self.root.open_dir(&self.prefix)?), there.as_ref().and_then(place));
+        match there.zip(own) {
+            Some((there, own)) if there.starts_with(&own) => Ok(()),
+            _ => Err(RootError {
+                action: "write by a link out of the directory to",
+                path: dir.to_owned(),
+                errno: Errno::XDEV,
+            }),
+        }
+    }
+
     fn parent_of(&mut self, path: &Path) -> std::result::Result<&Parent, RootError> {
         let above = path.parent().unwrap_or(Path::new(""));
         let held = self.parent.take().filter(|held| held.path == above);
         let parent = match held {
             Some(parent) => parent,
             None => {
+                self.stays(above)?;
                 let dir = self.root.mkdir_all(above, 0o755)?;
                 let below = |root: &PathBuf| place(&dir)?.strip_prefix(root).ok().map(Path::to_owned);
                 Parent { path: above.to_owned(), place: self.place.as_ref().and_then(below), dir }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use wharf_archive::{
-    ArchiveError, Content, PackOptions, Recorder, UnpackOptions, Whiteouts, pack, unpack, unpack_image,
+    ArchiveError, Content, PackOptions, Recorder, UnpackOptions, Whiteouts, pack, unpack, unpack_at, unpack_image,
 };
 use wharf_rooted_path::RootDir;
 
@@ -149,6 +149,33 @@ fn a_link_is_not_written_through() {
     let target = trap.dir.path().to_string_lossy().into_owned();
     let tar = Tar::default().entry("abs", b'2', &target).file("abs/new", "dead");
     let _ = trap.unpack(tar);
+}
+
+/// What is put into a directory of a container stays in it, as far as the archive's own links go.
+#[test]
+fn a_link_of_the_archive_leads_out_of_no_directory() {
+    for (link, entry) in [("/etc", "l/new"), ("../etc", "l/new"), ("/etc", "l/sub/new"), ("../../../etc", "l/new")] {
+        let trap = Trap::new();
+        let root = trap.root();
+        root.mkdir_all(Path::new("etc"), 0o755).unwrap();
+        root.mkdir_all(Path::new("tmp/in"), 0o755).unwrap();
+        let tar = Tar::default().entry("in/up", b'2', "..").entry("l", b'2', link).file(entry, "x");
+        let failed = unpack_at(&tar.0[..], &root, Path::new("/tmp"), &UnpackOptions::default()).unwrap_err();
+        assert!(matches!(failed, ArchiveError::Unpack { .. }), "{failed}");
+        assert!(fs::read_dir(trap.inside("etc")).unwrap().next().is_none(), "{link}");
+    }
+    let trap = Trap::new();
+    let root = trap.root();
+    root.mkdir_all(Path::new("etc"), 0o755).unwrap();
+    root.mkdir_all(Path::new("tmp/real"), 0o755).unwrap();
+    fs::write(trap.inside("etc/secret"), "").unwrap();
+    symlink("/etc", trap.inside("tmp/before")).unwrap();
+    let own = Tar::default().file("before/f", "x").entry("l", b'2', "real").file("l/g", "y");
+    unpack_at(&own.0[..], &root, Path::new("/tmp"), &UnpackOptions::default()).unwrap();
+    assert!(trap.inside("etc/f").exists() && trap.inside("tmp/real/g").exists());
+    let hard = Tar::default().entry("m", b'2', "/etc").entry("h", b'1', "m/secret");
+    unpack_at(&hard.0[..], &root, Path::new("/tmp"), &UnpackOptions::default()).unwrap_err();
+    assert!(!trap.inside("tmp/h").exists());
 }
 
 #[test]

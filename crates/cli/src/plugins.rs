@@ -166,11 +166,13 @@ fn command(app: &App, path: &Path) -> Command {
 
 /// What the plugin says may come next, the last of the words begun: as programs that are made with Cobra do, a word a line, a
 /// tab before what is said of it, and a line with a colon at the end.
-pub(crate) fn complete(app: &App, path: &Path, words: &[String]) -> Vec<String> {
+pub(crate) fn complete(app: &App, path: &Path, words: &[String]) -> (Vec<String>, u32) {
     let said = command(app, path).arg("__complete").args(words).stdin(Stdio::null()).stderr(Stdio::null()).output();
     let text = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
     let lines = text.lines().take_while(|line| !line.starts_with(':'));
-    lines.map(|line| line.split('\t').next().unwrap_or(line).to_owned()).filter(|word| !word.is_empty()).collect()
+    let words = lines.map(|line| line.split('\t').next().unwrap_or(line).to_owned()).filter(|word| !word.is_empty());
+    let directive = text.lines().find_map(|line| line.strip_prefix(':')?.parse().ok());
+    (words.collect(), directive.unwrap_or_default())
 }
 
 /// Becomes the plugin, which is given all words: it reads the global flags itself.

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use oci_spec::runtime::Spec;
 use rustix::fs::OFlags;
-use serde_json::Value;
 
 use crate::cdi_spec::{Edits, File};
 use crate::cdi_yaml;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::record::Container;
+use crate::spec::DeviceRequest;
 
 /// Where files are looked for unless the daemon is told; what is in a later one counts before the same of an earlier one.
 pub const CDI_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
@@ -122,7 +122,7 @@ impl Engine {
     /// Adds what the container asks for by name.
     pub(crate) fn with_named_devices(&self, record: &Container, spec: Spec) -> Result<Spec, EngineError> {
         let requests = record.host.resources.device_requests.iter().flatten();
-        let requests: Vec<&Value> = requests.filter(|request| request["Driver"] == "cdi").collect();
+        let requests: Vec<&DeviceRequest> = requests.filter(|request| request.driver == "cdi").collect();
         if requests.is_empty() {
             return Ok(spec);
         }
@@ -134,15 +134,13 @@ impl Engine {
         let mut changed = serde_json::to_value(&spec).map_err(unreadable)?;
         let devices = self.named_devices();
         for request in requests {
-            if request["Count"].as_i64().is_some_and(|count| count != 0) {
+            if request.count != 0 {
                 return Err(EngineError::system("unexpected count in CDI device request"));
             }
-            if request["Options"].as_object().is_some_and(|options| !options.is_empty()) {
+            if request.options.as_ref().is_some_and(|options| !options.is_empty()) {
                 return Err(EngineError::system("unexpected options in CDI device request"));
             }
-            let names = request["DeviceIDs"].as_array().into_iter().flatten();
-            let names: Vec<String> = names.filter_map(Value::as_str).map(str::to_owned).collect();
-            let edits = devices.edits(&names).map_err(|why| {
+            let edits = devices.edits(request.device_ids.as_deref().unwrap_or_default()).map_err(|why| {
                 devices.errors.iter().for_each(|(path, why)| tracing::warn!("{}: {why}", path.display()));
                 failed(why)
             })?;

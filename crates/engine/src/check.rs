@@ -1,7 +1,5 @@
 //! What a request for a container cannot ask, with Docker's words.
 
-use serde_json::Value;
-
 use crate::error::{EngineError, Result};
 use crate::spec::{Config, HostConfig, RestartPolicy};
 use crate::{log_options, security, text};
@@ -161,14 +159,10 @@ fn cgroup_parent(path: &str) -> Result<()> {
 /// moby does.
 pub(crate) fn device_requests(host: &HostConfig, has_names: bool) -> Result<()> {
     let requests = host.resources.device_requests.iter().flatten();
-    let mut others = requests.filter(|request| !has_names || request["Driver"] != "cdi");
+    let mut others = requests.filter(|request| !has_names || request.driver != "cdi");
     let Some(request) = others.next() else { return Ok(()) };
-    let words = |all: &Value| {
-        let words: Vec<&str> = all.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        format!("[{}]", words.join(" "))
-    };
-    let all: Vec<String> = request["Capabilities"].as_array().into_iter().flatten().map(words).collect();
-    let driver = request["Driver"].as_str().unwrap_or_default();
+    let all: Vec<String> = request.capabilities.iter().flatten().map(|all| format!("[{}]", all.join(" "))).collect();
+    let driver = &request.driver;
     Err(EngineError::system(format!(
         "could not select device driver {driver:?} with capabilities: [{}]",
         all.join(" ")

@@ -129,14 +129,21 @@ fn join(asked: Option<Config>, own: &Config) -> Config {
     if !asked.working_dir.is_empty() {
         config.working_dir = asked.working_dir;
     }
-    if asked.cmd.is_some() {
-        config.cmd = asked.cmd;
+    // Behind another entrypoint the container's command has no meaning.
+    let given = |words: Option<Vec<String>>| words.filter(|words| !words.is_empty());
+    let (entrypoint, cmd) = (given(asked.entrypoint.clone()), given(asked.cmd));
+    if entrypoint.is_some() || cmd.is_some() {
+        config.cmd = cmd;
     }
     if asked.entrypoint.is_some() {
-        config.entrypoint = asked.entrypoint;
+        config.entrypoint = entrypoint;
     }
-    for pair in asked.env.into_iter().flatten() {
-        set_variable(config.env.get_or_insert_default(), pair);
+    if let Some(mut env) = asked.env.filter(|env| !env.is_empty()) {
+        let key = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        let own = config.env.take().unwrap_or_default();
+        let more: Vec<_> = own.into_iter().filter(|pair| !env.iter().any(|asked| key(asked) == key(pair))).collect();
+        env.extend(more);
+        config.env = Some(env);
     }
     if let Some(labels) = asked.labels {
         config.labels.get_or_insert_default().extend(labels);

@@ -33,6 +33,11 @@ pub(crate) fn resolve(
     missing: Missing,
     keep: &mut Keep,
 ) -> Result<Vec<MountPoint>> {
+    let asked = record.host.binds.iter().flatten().count() + record.host.mounts.iter().flatten().count();
+    if missing == Missing::Make && asked > 1 {
+        // What is wrong with one of them is found before a volume is made for another.
+        collect(engine, record, Missing::Leave, &mut BTreeMap::new(), keep)?;
+    }
     let mut points = BTreeMap::new();
     match collect(engine, record, missing, &mut points, keep) {
         Ok(()) => Ok(points.into_values().collect()),

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// A set written as an object with empty values, as the API has ports and volumes: `{"80/tcp": {}}`.
 pub type Set = BTreeMap<String, Empty>;
@@ -188,7 +187,7 @@ pub struct Resources {
     pub cpuset_mems: String,
     pub devices: Option<Vec<DeviceMapping>>,
     pub device_cgroup_rules: Option<Vec<String>>,
-    pub device_requests: Option<Vec<Value>>,
+    pub device_requests: Option<Vec<DeviceRequest>>,
     pub memory_reservation: i64,
     pub memory_swap: i64,
     pub memory_swappiness: Option<i64>,
@@ -226,6 +225,20 @@ pub struct WeightDevice {
 pub struct ThrottleDevice {
     pub path: String,
     pub rate: u64,
+}
+
+/// Devices that a driver, or the names of CDI, gives.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeviceRequest {
+    pub driver: String,
+    /// How many; -1 is all.
+    pub count: i64,
+    #[serde(rename = "DeviceIDs")]
+    pub device_ids: Option<Vec<String>>,
+    /// Alternatives, each of what is needed together.
+    pub capabilities: Option<Vec<Vec<String>>>,
+    pub options: Option<BTreeMap<String, String>>,
 }
 
 /// A device node of the host, shown in the container.

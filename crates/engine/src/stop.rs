@@ -21,6 +21,8 @@ const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 const THAW_AGAIN: Duration = Duration::from_millis(200);
 
 pub(crate) const SIGKILL: i32 = 9;
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
 const SIGTERM: i32 = 15;
 
 impl Engine {
@@ -182,9 +184,11 @@ impl Engine {
         if !record.state.status.is_active() {
             return Err(EngineError::conflict(format!("container {} is not running", slot.id)));
         }
-        let stop = record.config.stop_signal.as_deref().map(signal::parse).transpose()?.unwrap_or(SIGTERM);
-        // A signal that is meant to end it is the user's wish that it stays ended, also after a start of the daemon.
-        let ends = signal == SIGKILL || signal == stop;
+        let stop = record.config.stop_signal.as_deref().map(signal::parse).transpose()?;
+        // A signal that is meant to end it is the user's wish that it stays ended, also after a start of the daemon. To Docker that
+        // is any signal, where none is said: a reload by SIGHUP would be the last start of a container that always starts again.
+        let ends =
+            signal == SIGKILL || stop.map_or(matches!(signal, SIGTERM | SIGINT | SIGQUIT), |stop| signal == stop);
         if ends {
             self.note_wish(slot, signal, None).await;
         } else {

@@ -41,9 +41,9 @@ impl Query {
     }
 
     pub(crate) fn flag_or(&self, key: &str, default: bool) -> bool {
-        match self.get(key) {
+        match self.all.get(key).and_then(|values| values.first()) {
             None => default,
-            Some(text) => !matches!(text.trim().to_ascii_lowercase().as_str(), "0" | "no" | "false" | "none"),
+            Some(text) => !matches!(text.trim().to_ascii_lowercase().as_str(), "" | "0" | "no" | "false" | "none"),
         }
     }
 

@@ -32,17 +32,12 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<Vec<Str
     }
     let host = request.entry("HostConfig").or_insert_with(|| json!({}));
     let Some(host) = host.as_object_mut() else { return Ok(warnings) };
-    if version < (1, 45) {
-        for mount in host.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(options) = mount.get_mut("VolumeOptions").and_then(Value::as_object_mut) {
-                options.remove("Subpath");
-            }
-        }
+    for mount in host.get_mut("Mounts").and_then(Value::as_array_mut).into_iter().flatten() {
+        old_mount(mount, version)?;
     }
-    if version < (1, 48) {
-        let mut mounts = host.get("Mounts").and_then(Value::as_array).into_iter().flatten();
-        if mounts.any(|mount| mount["Type"] == "image") {
-            return Err(ApiError::bad("Mount type \"Image\" needs API v1.48 or newer"));
+    for (since, key) in [((1, 25), "AutoRemove"), ((1, 42), "ConsoleSize"), ((1, 43), "Annotations")] {
+        if version < since {
+            host.remove(key);
         }
     }
     // The defaults of then.
@@ -53,6 +48,38 @@ pub(crate) fn create(request: &mut Value, version: (u32, u32)) -> Result<Vec<Str
         }
     }
     Ok(warnings)
+}
+
+/// What a mount's fields mean to a client that may not know all of them: what would be another mount without a field is refused.
+fn old_mount(mount: &mut Value, version: (u32, u32)) -> Result<(), ApiError> {
+    if version < (1, 48) && mount["Type"] == "image" {
+        return Err(ApiError::bad("Mount type \"Image\" needs API v1.48 or newer"));
+    }
+    let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false)) && value != "";
+    if version < (1, 45) && is_set(&mount["VolumeOptions"]["Subpath"]) {
+        return Err(ApiError::bad("VolumeOptions.Subpath needs API v1.45 or newer"));
+    }
+    if version < (1, 44) && is_set(&mount["BindOptions"]["ReadOnlyForceRecursive"]) {
+        return Err(ApiError::bad("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer"));
+    }
+    let kind = mount["Type"].as_str().unwrap_or_default().to_owned();
+    let Some(mount) = mount.as_object_mut() else { return Ok(()) };
+    if version < (1, 42) {
+        // What goes with another type was not looked at.
+        for (own, key) in [("volume", "VolumeOptions"), ("tmpfs", "TmpfsOptions")] {
+            if kind != own {
+                mount.remove(key);
+            }
+        }
+    }
+    if let Some(options) = mount.get_mut("BindOptions").and_then(Value::as_object_mut) {
+        for (since, key) in [((1, 40), "NonRecursive"), ((1, 42), "CreateMountpoint")] {
+            if version < since {
+                options.remove(key);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What was never taken of endpoints.
@@ -172,13 +199,39 @@ mod tests {
     fn what_was_not_known_then_is_not_meant() {
         let request = json!({
             "Healthcheck": { "StartInterval": 5, "Interval": 6 },
-            "HostConfig": { "Mounts": [{ "VolumeOptions": { "Subpath": "a", "NoCopy": true } }] },
+            "HostConfig": {
+                "Annotations": { "a": "b" },
+                "AutoRemove": true,
+                "ConsoleSize": [1, 2],
+                "Mounts": [{
+                    "Type": "bind",
+                    "BindOptions": { "CreateMountpoint": true, "NonRecursive": true },
+                    "TmpfsOptions": {},
+                }],
+            },
         });
         let old = created(request.clone(), (1, 43));
         assert_eq!(old["Healthcheck"], json!({ "Interval": 6 }));
-        assert_eq!(old["HostConfig"]["Mounts"][0]["VolumeOptions"], json!({ "NoCopy": true }));
+        assert_eq!(old["HostConfig"], request["HostConfig"]);
+        let old = created(request.clone(), (1, 41));
+        let bind = json!({ "Type": "bind", "BindOptions": { "NonRecursive": true } });
+        assert_eq!(old["HostConfig"], json!({ "AutoRemove": true, "Mounts": [bind] }));
+        let old = created(request.clone(), (1, 24));
+        assert_eq!(old["HostConfig"]["Mounts"][0]["BindOptions"], json!({}));
+        assert_eq!(old["HostConfig"]["AutoRemove"], json!(null));
         assert_eq!(created(request.clone(), (1, 51)), request);
     }
+
+    #[test]
+    fn what_would_be_another_mount_is_refused() {
+        let mut part = json!({ "HostConfig": { "Mounts": [{ "VolumeOptions": { "Subpath": "a" } }] } });
+        let refused = create(&mut part, (1, 44)).unwrap_err();
+        assert_eq!(refused.message, "VolumeOptions.Subpath needs API v1.45 or newer");
+        create(&mut part, (1, 45)).unwrap();
+        let mut none = json!({ "HostConfig": { "Mounts": [{ "VolumeOptions": { "Subpath": "" } }] } });
+        create(&mut none, (1, 24)).unwrap();
+    }
+
     #[test]
     fn a_mount_of_an_image_needs_a_version_that_knows_it() {
         let mut request = json!({ "HostConfig": { "Mounts": [{ "Type": "bind" }, { "Type": "image" }] } });

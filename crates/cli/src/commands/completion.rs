@@ -26,39 +26,100 @@ pub(crate) static COMPLETE: Command =
     })
     .stops_at_argument();
 
+/// What is written behind the words, as cobra's scripts have it: docker's own, where they are installed, work with this program.
+/// No blank follows the word.
+const NO_SPACE: u32 = 2;
+/// No file is meant.
+const NO_FILES: u32 = 4;
+
 const BASH: &str = r#"# bash completion for PROGRAM
 _PROGRAM() {
-    local IFS=$'\n'
-    COMPREPLY=($(PROGRAM __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-    if [ ${#COMPREPLY[@]} -eq 0 ]; then
-        COMPREPLY=($(compgen -f -- "${COMP_WORDS[COMP_CWORD]}"))
-    elif [ "${COMPREPLY[0]: -1}" = "=" ]; then
-        compopt -o nospace
+    local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT} word current tail breaks directive i
+    local -a words=() found=()
+    # The shell takes words apart at `:` and `=`: what no blank parts is one.
+    for ((i = 0; i <= COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if ((i == 0)) || [[ $line == [[:blank:]]* ]]; then
+            line=${line#"${line%%[![:blank:]]*}"}
+            words+=("$word")
+        else
+            words[${#words[@]} - 1]+=$word
+        fi
+        line=${line#"$word"}
+    done
+    current=${words[${#words[@]} - 1]} tail=$current breaks=${COMP_WORDBREAKS//[^:=]/}
+    [[ $breaks ]] && tail=${current##*[$breaks]}
+    found=($(PROGRAM __complete -- "${words[@]:1}" 2>/dev/null))
+    ((${#found[@]})) || return
+    directive=${found[${#found[@]} - 1]#:}
+    unset "found[${#found[@]} - 1]"
+    # What is before the last break is on the line already, and stays.
+    COMPREPLY=("${found[@]#"${current%"$tail"}"}")
+    if ! ((directive & 4)); then
+        compopt -o filenames
+        COMPREPLY+=($(compgen -f -- "$tail"))
     fi
+    ((directive & 2)) && compopt -o nospace
 }
-complete -o bashdefault -F _PROGRAM PROGRAM
+complete -F _PROGRAM PROGRAM
 "#;
 
 const ZSH: &str = r#"#compdef PROGRAM
 _PROGRAM() {
     local -a found
-    found=(${(f)"$(PROGRAM __complete -- ${words[2,CURRENT]} 2>/dev/null)"})
-    if (( ${#found} )); then
-        compadd -a found
+    local directive
+    found=(${(f)"$(PROGRAM __complete -- "${(@)words[2,CURRENT]}" 2>/dev/null)"})
+    (( ${#found} )) || return 1
+    directive=${found[-1]#:}
+    found[-1]=()
+    if (( directive & 2 )); then
+        compadd -S '' -a found
     else
+        compadd -a found
+    fi
+    if (( ! (directive & 4) )); then
+        [[ $PREFIX == --*=* ]] && compset -P '*='
         _files
     fi
 }
 compdef _PROGRAM PROGRAM
 "#;
 
-const FISH: &str = r"# fish completion for PROGRAM
+const FISH: &str = r#"# fish completion for PROGRAM
 function __PROGRAM_complete
     set -l words (commandline -opc) (commandline -ct)
-    PROGRAM __complete -- $words[2..-1] 2>/dev/null
+    set -l found (PROGRAM __complete -- $words[2..-1] 2>/dev/null)
+    set -q found[1]; or return
+    set -l directive (string replace : '' -- $found[-1])
+    set -e found[-1]
+    if set -q found[1]
+        printf '%s\n' $found
+    end
+    if test (math "floor($directive / 4) % 2") -eq 0
+        __fish_complete_path (commandline -ct)
+    end
 end
 complete -c PROGRAM -f -a '(__PROGRAM_complete)'
-";
+"#;
+
+/// Words that may come, and whether files may.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Found {
+    words: Vec<String>,
+    files: bool,
+}
+
+impl From<Vec<String>> for Found {
+    fn from(words: Vec<String>) -> Self {
+        Self { words, files: false }
+    }
+}
+
+impl Found {
+    fn files() -> Self {
+        Self { words: Vec::new(), files: true }
+    }
+}
 
 async fn script(app: &App, matches: &Matches) -> Outcome<u8> {
     let script = match matches.argument(0) {
@@ -80,35 +141,34 @@ async fn complete(app: &App, matches: &Matches) -> Outcome<u8> {
         Some((current, before)) => (current.as_str(), before),
         None => ("", words),
     };
-    // bash takes `--flag=value` apart: three words, or two while there is no value yet.
-    let (before, current) = match (before, current.split_once('=')) {
-        ([.., flag], Some(("", ""))) if flag.starts_with("--") => (before, ""),
-        ([front @ .., flag, equals], _) if equals == "=" && flag.starts_with("--") => (&words[..=front.len()], current),
-        (_, Some((flag, value))) if flag.starts_with("--") => {
-            let found = candidates(app, &[before, &[flag.to_owned()]].concat(), value).await;
-            return print(app, found, value, &format!("{flag}="));
-        }
-        _ => (before, current),
-    };
+    if let Some((flag, value)) = current.split_once('=').filter(|(flag, _)| flag.starts_with("--")) {
+        let found = candidates(app, &[before, &[flag.to_owned()]].concat(), value).await;
+        return print(app, found, value, &format!("{flag}="));
+    }
     let found = candidates(app, before, current).await;
     print(app, found, current, "")
 }
 
-/// Writes those that begin with what is there already, each with `prefix` before it.
-fn print(app: &App, found: Vec<String>, current: &str, prefix: &str) -> Outcome<u8> {
-    let mut found: Vec<String> = found.into_iter().filter(|word| word.starts_with(current)).collect();
-    found.sort();
-    found.dedup();
-    app.print(&found.iter().map(|word| format!("{prefix}{word}\n")).collect::<String>())?;
+/// Writes those that begin with what is there already, each with `prefix` before it, and what else the shell is to do.
+fn print(app: &App, found: Found, current: &str, prefix: &str) -> Outcome<u8> {
+    let mut words: Vec<String> = found.words.into_iter().filter(|word| word.starts_with(current)).collect();
+    words.sort();
+    words.dedup();
+    let is_open = |word: &String| word.ends_with(['=', ':', ',']);
+    let open = if !words.is_empty() && words.iter().all(is_open) { NO_SPACE } else { 0 };
+    let directive = open | if found.files { 0 } else { NO_FILES };
+    let mut text: String = words.iter().map(|word| format!("{prefix}{word}\n")).collect();
+    text.push_str(&format!(":{directive}\n"));
+    app.print(&text)?;
     Ok(0)
 }
 
-async fn candidates(app: &App, before: &[String], current: &str) -> Vec<String> {
+async fn candidates(app: &App, before: &[String], current: &str) -> Found {
     let words = without_globals(before);
     let owned = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect::<Vec<_>>();
     let (group, rest) = match words.split_first() {
         None if current.starts_with('-') => {
-            return app::GLOBALS.iter().map(|flag| format!("--{}", flag.long)).collect();
+            return app::GLOBALS.iter().map(|flag| format!("--{}", flag.long)).collect::<Vec<_>>().into();
         }
         None => {
             let commands = TREE.iter().filter(|entry| entry.group.is_empty() && !entry.hidden);
@@ -117,25 +177,31 @@ async fn candidates(app: &App, before: &[String], current: &str) -> Vec<String> 
             all.extend(
                 plugins::all(app).into_iter().filter(|plugin| plugin.metadata.is_ok()).map(|plugin| plugin.name),
             );
-            return all;
+            return all.into();
         }
         Some((first, _))
             if find("", first).is_none()
                 && GROUPS.iter().all(|group| group.name != first)
                 && let Some(path) = plugins::find(app, first) =>
         {
-            return plugins::complete(app, &path, &[words, &[current.to_owned()]].concat());
+            let (words, directive) = plugins::complete(app, &path, &[words, &[current.to_owned()]].concat());
+            return Found { words, files: directive & NO_FILES == 0 };
         }
         Some((first, rest)) if find("", first).is_none() => (first.as_str(), rest),
         Some(_) => ("", words),
     };
     let Some((name, arguments)) = rest.split_first() else {
-        return owned(TREE.iter().filter(|e| e.group == group && !e.hidden).map(|entry| entry.name).collect());
+        return owned(TREE.iter().filter(|e| e.group == group && !e.hidden).map(|entry| entry.name).collect()).into();
     };
-    let Some(entry) = find(group, name) else { return Vec::new() };
+    let Some(entry) = find(group, name) else { return Found::default() };
     let flags = entry.command.all_flags();
     if current.starts_with('-') {
-        return flags.iter().filter(|flag| !flag.hidden).map(|flag| format!("--{}", flag.long)).collect();
+        return flags
+            .iter()
+            .filter(|flag| !flag.hidden)
+            .map(|flag| format!("--{}", flag.long))
+            .collect::<Vec<_>>()
+            .into();
     }
     // A flag in front that waits for its value.
     if let Some(last) = arguments.last() {
@@ -145,9 +211,11 @@ async fn candidates(app: &App, before: &[String], current: &str) -> Vec<String> 
         });
         if let Some(flag) = waiting {
             return match flag.long {
-                "network" | "net" => things(app, "networks").await,
-                "volumes-from" | "link" => things(app, "containers").await,
-                long => owned(values(name, long).to_vec()),
+                "network" | "net" => things(app, "networks").await.into(),
+                "volumes-from" | "link" => things(app, "containers").await.into(),
+                "volume" => Found { words: things(app, "volumes").await, files: true },
+                long if FILES.contains(&long) => Found::files(),
+                long => owned(values(name, long).to_vec()).into(),
             };
         }
     }
@@ -155,7 +223,7 @@ async fn candidates(app: &App, before: &[String], current: &str) -> Vec<String> 
     let own = operands(&flags, arguments);
     // Behind the image, and behind an exec's container, is what the container knows.
     if own > 0 && (matches!(name.as_str(), "run" | "create" | "exec") && matches!(group, "" | "container")) {
-        return Vec::new();
+        return Found::default();
     }
     let kind = match (kind, name.as_str()) {
         ("containers", "exec" | "attach" | "stop" | "kill" | "pause" | "top" | "port" | "stats") => {
@@ -165,7 +233,37 @@ async fn candidates(app: &App, before: &[String], current: &str) -> Vec<String> 
         ("containers", "unpause") => "paused containers",
         (kind, _) => kind,
     };
-    things(app, kind).await
+    let mut words = things(app, kind).await;
+    words.retain(|word| !arguments.contains(word));
+    if name == "cp" {
+        words.iter_mut().for_each(|word| word.push(':'));
+    }
+    Found { words, files: takes_files(entry.command.usage) }
+}
+
+/// Flags whose value is a file.
+const FILES: &[&str] = &[
+    "cidfile",
+    "config",
+    "env-file",
+    "file",
+    "iidfile",
+    "input",
+    "key",
+    "label-file",
+    "metadata-file",
+    "out",
+    "output",
+    "tlscacert",
+    "tlscert",
+    "tlskey",
+];
+
+/// Whether the usage line names a file among what the command takes.
+fn takes_files(usage: &str) -> bool {
+    usage
+        .split(['[', ']', ' ', '|', '\n'])
+        .any(|word| matches!(word, "PATH" | "FILE" | "file" | "SRC_PATH" | "DEST_PATH"))
 }
 
 /// How many words are no flags, and no values of flags.
@@ -377,6 +475,14 @@ mod tests {
             ("[OPTIONS]", ""),
         ] {
             assert_eq!(kind(usage), taken, "{usage}");
+        }
+        for (usage, files) in [
+            ("[OPTIONS] PATH | URL | -", true),
+            ("[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", true),
+            ("[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH", true),
+            ("[OPTIONS] CONTAINER [CONTAINER...]", false),
+        ] {
+            assert_eq!(takes_files(usage), files, "{usage}");
         }
         let words: Vec<String> = ["-H", "x", "--debug", "ps", "-a"].map(str::to_owned).to_vec();
         assert_eq!(without_globals(&words), ["ps", "-a"]);

@@ -164,6 +164,7 @@ pub(crate) static TREE: &[Entry] = &[
     entry("volume", "snapshots", &[], &volume_copies::SNAPSHOTS),
     hidden("", "completion", &completion::COMPLETION),
     hidden("", "__complete", &completion::COMPLETE),
+    hidden("", "__completeNoDesc", &completion::COMPLETE),
     hidden("docs", "man", &docs::MAN),
     entry("context", "create", &[], &context::CREATE),
     entry("context", "export", &[], &context_file::EXPORT),

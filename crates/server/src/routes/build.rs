@@ -35,10 +35,13 @@ pub(super) struct UlimitJson {
 
 pub(super) async fn build(call: Call) -> Result {
     let query = call.query.clone();
-    if query.get("version") == Some("2") {
+    // Who sends all with the request needs no session, and nothing of BuildKit's protocol.
+    let is_told = |key: &str| query.get(key).is_some_and(|value| !value.is_empty());
+    let comes_apart = matches!(query.get("remote"), Some("upload-request" | "client-session"));
+    if query.get("version") == Some("2") && (comes_apart || is_told("session") || is_told("buildid")) {
         return super::buildkit::build(call).await;
     }
-    if let Some(version) = query.get("version").filter(|version| !matches!(*version, "" | "1")) {
+    if let Some(version) = query.get("version").filter(|version| !matches!(*version, "" | "1" | "2")) {
         return Err(ApiError::bad(format!("invalid version {version:?}")));
     }
     let remote = query.get("remote").filter(|remote| *remote != "client-session").map(str::to_owned);

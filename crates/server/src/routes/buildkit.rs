@@ -78,7 +78,9 @@ pub(super) async fn build(call: Call) -> Result {
     }
     let text = |key: &str| query.get(key).filter(|value| !value.is_empty());
     if text("session").is_none() {
-        return Err(ApiError::bad("a build by BuildKit's protocol needs a session: begin one by POST /session"));
+        return Err(ApiError::bad(
+            "a build whose context comes by another request needs a session: begin one by POST /session",
+        ));
     }
     let mut options = HashMap::new();
     let mut set = |name: &str, value: &str| drop(options.insert(name.to_owned(), value.to_owned()));

@@ -16,7 +16,8 @@ use crate::render::container::{Around, inspect as render_inspect};
 use crate::shims;
 
 pub(super) async fn create(mut call: Call) -> Result {
-    let (name, platform) = (call.query.text("name"), call.query.text("platform"));
+    let name = call.query.text("name");
+    let platform = if call.version < (1, 41) { String::new() } else { call.query.text("platform") };
     let mut value = read_value(&mut call.request).await?;
     // What is said of the host and the networks alone is nothing of the container.
     let is_config = |key: &String| !matches!(key.as_str(), "HostConfig" | "NetworkingConfig");
@@ -99,8 +100,13 @@ pub(super) async fn start(call: Call, id: &str) -> Result {
     Ok(no_content())
 }
 
+/// What a stop begins with, for clients that can say so.
+fn signal(call: &Call) -> Option<&str> {
+    call.query.get("signal").filter(|_| call.version >= (1, 42))
+}
+
 pub(super) async fn stop(call: Call, id: &str) -> Result {
-    let stopped = call.api.engine.stop(id, call.query.get("signal"), call.query.number("t")?).await;
+    let stopped = call.api.engine.stop(id, signal(&call), call.query.number("t")?).await;
     stopped.map_err(|error| match error.kind {
         ErrorKind::NotFound | ErrorKind::NotModified => error.into(),
         _ => {
@@ -112,7 +118,7 @@ pub(super) async fn stop(call: Call, id: &str) -> Result {
 }
 
 pub(super) async fn restart(call: Call, id: &str) -> Result {
-    call.api.engine.restart(id, call.query.get("signal"), call.query.number("t")?).await?;
+    call.api.engine.restart(id, signal(&call), call.query.number("t")?).await?;
     Ok(no_content())
 }
 

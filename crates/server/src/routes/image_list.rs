@@ -18,7 +18,7 @@ const FILTERS: &[&str] = &["dangling", "label", "label!", "before", "since", "re
 
 pub(super) async fn list(call: Call) -> Result {
     let mut filters = Filters::of(&call.query, FILTERS)?;
-    if let Some(name) = call.query.get("filter").filter(|_| call.version < (1, 28)) {
+    if let Some(name) = call.query.get("filter").filter(|_| call.version < (1, 41)) {
         filters.add("reference", name);
     }
     let (all, shared, version) = (call.query.flag("all"), call.query.flag("shared-size"), call.version);

@@ -135,6 +135,9 @@ async fn pull(call: Call, image: &str) -> Result {
         Some(tag) => (format!("{image}:{tag}"), false),
     };
     let reference = Engine::parse_reference(&text)?;
+    if image == "scratch" {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "'scratch' is a reserved name"));
+    }
     let (credentials, platform) = (auth::of(call.request.headers()), call.query.get("platform").map(str::to_owned));
     let engine = call.api.engine;
     Ok(progress(move |sender| async move {

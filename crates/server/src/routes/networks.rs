@@ -32,7 +32,12 @@ pub(super) fn list(call: &Call) -> Result {
             && dangling.is_none_or(|wanted| wanted == (!n.predefined && engine.network_users(&n.name).is_empty()))
             && filters.labels(Some(&n.labels))
     };
-    let all: Vec<Value> = engine.networks().list().iter().filter(|n| fits(n)).map(|n| render(n, None)).collect();
+    // Older clients have who is on each in the list, too.
+    let shown = |network: &NetworkRecord| {
+        let users = (call.version < (1, 28)).then(|| engine.network_users(&network.name));
+        render(network, users.as_deref())
+    };
+    let all: Vec<Value> = engine.networks().list().iter().filter(|n| fits(n)).map(shown).collect();
     Ok(ok(&all))
 }
 

@@ -123,13 +123,13 @@ pub(super) async fn stats(call: Call, id: &str) -> Result {
     let id = engine.inspect(id)?.id.clone();
     if !call.query.flag_or("stream", true) {
         let first = engine.stats(&id).await?;
-        if call.query.flag("one-shot") {
+        if call.query.flag("one-shot") && call.version >= (1, 41) {
             return Ok(ok(&first));
         }
         tokio::time::sleep(STATS_INTERVAL).await;
         return Ok(ok(&with_previous(engine.stats(&id).await?, &first)));
     }
-    if call.query.flag("one-shot") {
+    if call.query.flag("one-shot") && call.version >= (1, 41) {
         return Err(ApiError::bad("cannot have stream=true and one-shot=true"));
     }
     let (sender, chunks) = mpsc::channel(2);

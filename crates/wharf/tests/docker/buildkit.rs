@@ -358,7 +358,7 @@ fn a_context_comes_with_the_request_where_the_session_has_none() {
         let mut stream = connect();
         let length = archive.len();
         let head = format!(
-            "POST /build?version=2&{query} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+            "POST /build?version=2&{query} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Type: application/x-tar\r\nContent-Length: {length}\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(&archive).unwrap();
@@ -370,7 +370,9 @@ fn a_context_comes_with_the_request_where_the_session_has_none() {
     let id = d.docker("inspect -f {{.Id}} with:1").ok();
     assert!(said.contains("moby.buildkit.trace") && said.contains(&format!("{{\"ID\":\"{id}\"}}")), "{said}");
     assert!(build("session=mine").contains(&id), "a session may have several builds");
-    assert!(build("t=with:1").starts_with("HTTP/1.1 400 "), "a build needs a session");
+    let alone = build("t=alone:1");
+    assert!(alone.starts_with("HTTP/1.1 200 ") && d.docker("inspect alone:1").code == 0, "it needs none: {alone}");
+    assert!(build("remote=upload-request").starts_with("HTTP/1.1 400 "), "one that comes in two requests does");
     // One that has gone is no session.
     drop(session);
     let mut builds = 0;

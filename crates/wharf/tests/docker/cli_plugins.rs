@@ -47,9 +47,9 @@ fn a_plugin_is_a_command() {
         assert_eq!(run(words).ok(), format!("ran with {given}{words} for {}", docker.display()));
     }
     // What may come next it knows itself.
-    assert_eq!(run("__complete -- echoing one __com").ok(), "__complete echoing one __com");
-    assert_eq!(run("__complete -- echoing one o").ok(), "other");
-    assert_eq!(run("__complete -- echo").ok(), "echoing");
+    assert_eq!(run("__complete -- echoing one __com").ok(), "__complete echoing one __com\n:4");
+    assert_eq!(run("__complete -- echoing one o").ok(), "other\n:4");
+    assert_eq!(run("__complete -- echo").ok(), "echoing\n:4");
     // What says of itself that it is none does not run.
     for none in ["broken", "nobodys", "later"] {
         let said = run(none);

@@ -58,6 +58,7 @@ mod refuse;
 mod registries;
 mod relay;
 mod republish;
+mod requests;
 mod run;
 mod search;
 mod secrets;

@@ -14,7 +14,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::kit::{Daemon, WHARF};
 
 /// A client on a terminal of its own.
-struct Session {
+pub(crate) struct Session {
     client: Child,
     master: File,
     shown: String,
@@ -26,7 +26,7 @@ impl Session {
         Self::of(&daemon.client(), words)
     }
 
-    fn of(client: &Command, words: &[&str]) -> Self {
+    pub(crate) fn of(client: &Command, words: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -51,13 +51,13 @@ impl Session {
         Self { client, master: File::from(master), shown: String::new(), chunks }
     }
 
-    fn type_in(&mut self, text: &str) {
+    pub(crate) fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
     /// Waits until `text` is shown after what was waited for before.
     #[track_caller]
-    fn wait_for(&mut self, text: &str) {
+    pub(crate) fn wait_for(&mut self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !self.shown.contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -70,8 +70,20 @@ impl Session {
         self.shown.drain(..end);
     }
 
+    /// The rest of the line that is being shown.
     #[track_caller]
-    fn code(mut self) -> i32 {
+    pub(crate) fn line(&mut self) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.shown.contains('\n') {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.shown.push_str(&self.chunks.recv_timeout(left).expect("the line ends"));
+        }
+        let end = self.shown.find('\n').unwrap();
+        self.shown.drain(..=end).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn code(mut self) -> i32 {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             if let Some(status) = self.client.try_wait().unwrap() {

@@ -75,7 +75,7 @@ fn snapshots_are_taken_listed_restored_and_removed() {
     assert_eq!(d.wharf("volume snapshots -q data").ok(), format!("{first}\ndata@second"));
     assert!(d.wharf("volume snapshot data second").err.contains("create data@second: it is there already"));
     assert!(d.wharf("volume snapshot data ../x").err.contains("is no name for a snapshot of data"));
-    assert_eq!(d.wharf("__complete volume restore d").ok(), format!("{first}\ndata@second"));
+    assert_eq!(d.wharf("__complete volume restore d").ok(), format!("{first}\ndata@second\n:4"));
     d.kill();
     d.launch();
     assert_eq!(d.wharf("volume snapshots -q data").ok(), format!("{first}\ndata@second"));

@@ -83,5 +83,9 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
         return Err(Failure::new("read escape sequence"));
     }
     let state: Json = client.get(&format!("/exec/{id}/json")).send().await?.json().await?;
+    if state["Running"] == true {
+        // Its stream ends when it does: an ssh on the way was killed, or a proxy has given up.
+        return Err(Failure::new("the connection to the engine was cut off: the command runs on"));
+    }
     Ok((int(&state["ExitCode"]) & 0xff) as u8)
 }
