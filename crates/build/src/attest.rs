@@ -9,11 +9,11 @@ use serde_json::Value;
 use wharf_image::ImageRecord;
 
 use crate::builder::Shared;
+use crate::builder::Told;
 use crate::error::{BuildError, Result};
 use crate::finish::Built;
 use crate::gathered::Gathered;
 use crate::request::BuildRequest;
-use crate::session::Told;
 
 /// How much is told of where an image comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -25,8 +25,9 @@ use crate::layouts;
 use crate::output::Output;
 use crate::request::{BuildEvent, BuildRequest, BuilderOptions};
 use crate::scratch::{self, random_id};
-use crate::session::{Common, Told, lock};
+use crate::session::{Common, lock};
 use crate::together::Commands;
+use crate::why::Noted;
 
 /// With more bytes of memory than this after a build, what is free of it goes back.
 const MUCH_MEMORY: u64 = 64 << 20;
@@ -64,6 +65,20 @@ impl Shared {
     pub(crate) fn builds(&self) -> PathBuf {
         scratch::builds(self.options.store.root())
     }
+}
+
+/// Who hears of a build, who may end it, and what it notes of itself.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) output: Output,
+    pub(crate) cancel: Cancel,
+    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) noted: Arc<Mutex<Noted>>,
+    /// Names the build in the history.
+    pub(crate) reference: String,
+    pub(crate) began: jiff::Timestamp,
+    /// For its end where commands of it go on for other builds: nobody waits for these. Taken by the first.
+    pub(crate) early: Arc<Mutex<Option<oneshot::Sender<BuildError>>>>,
 }
 
 /// What has been pruned.

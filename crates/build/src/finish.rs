@@ -9,13 +9,13 @@ use wharf_reference::{Digest, Reference};
 use wharf_snapshot::Hold;
 
 use crate::attest::{self, Material};
-use crate::builder::Shared;
+use crate::builder::{Shared, Told};
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::gathered::Gathered;
 use crate::output::Output;
 use crate::portable;
 use crate::request::{BuildEvent, BuildRequest};
-use crate::session::{Common, Session, Told, lock};
+use crate::session::{Common, Session, lock};
 use crate::sources::image_error;
 use crate::steps::Warned;
 

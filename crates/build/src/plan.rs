@@ -73,6 +73,17 @@ pub(crate) struct Plan<'a> {
     sources: usize,
 }
 
+impl Entry {
+    /// For a command that sees it: as new as it really is.
+    fn time_here(&self) -> (i64, u32) {
+        let real = match &self.content {
+            Content::File { tree, path, .. } | Content::Copied { tree, path } => tree.real_time(path),
+            _ => None,
+        };
+        real.unwrap_or(self.attributes.mtime)
+    }
+}
+
 impl<'a> Plan<'a> {
     /// Begins a layer; directories that must be made get this owner and time.
     pub(crate) fn new(below: &'a RootDir, owner: (u32, u32), mtime: (i64, u32)) -> Self {
@@ -333,7 +344,7 @@ impl<'a> Plan<'a> {
         }
         // Every entry in a directory changes its time, so these come last.
         for (path, entry) in self.entries.iter().rev().filter(|(_, entry)| entry.attributes.kind == Kind::Directory) {
-            upper.set_times(path, &times(entry.attributes.mtime))?;
+            upper.set_times(path, &times(entry.time_here()))?;
         }
         Ok(())
     }
@@ -412,12 +423,7 @@ fn make(dir: &RootDir, name: &Path, entry: &Entry) -> Result<()> {
             done => done?,
         }
     }
-    // For a command that sees it: as new as it really is.
-    let time = match &entry.content {
-        Content::File { tree, path, .. } | Content::Copied { tree, path } => tree.real_time(path),
-        _ => None,
-    };
-    dir.set_times(name, &times(time.unwrap_or(attributes.mtime)))?;
+    dir.set_times(name, &times(entry.time_here()))?;
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use wharf_reference::Digest;
 use wharf_rooted_path::RootDir;
 use wharf_snapshot::{Hold, Layer};
 
-use crate::builder::Shared;
+use crate::builder::{Shared, Told};
 use crate::cache::{CacheRecord, Kept};
 use crate::cancel::Cancel;
 use crate::context::Context;
@@ -131,20 +131,6 @@ pub(crate) struct Common<'a> {
 
 /// The last second of the year 9999 that is one everywhere: what is later has no date as configurations say it.
 const LATEST: i64 = 253_402_207_199;
-
-/// Who hears of a build, who may end it, and what it notes of itself.
-#[derive(Debug)]
-pub(crate) struct Told {
-    pub(crate) output: Output,
-    pub(crate) cancel: Cancel,
-    pub(crate) runtime: Handle,
-    pub(crate) noted: Arc<Mutex<Noted>>,
-    /// Names the build in the history.
-    pub(crate) reference: String,
-    pub(crate) began: jiff::Timestamp,
-    /// For its end where commands of it go on for other builds: nobody waits for these. Taken by the first.
-    pub(crate) early: Arc<Mutex<Option<oneshot::Sender<BuildError>>>>,
-}
 
 /// What a step has come to.
 pub(crate) struct Outcome {

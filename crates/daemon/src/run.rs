@@ -1,6 +1,5 @@
 //! The order of start and stop.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -38,7 +37,7 @@ use crate::networks::network_options;
 use crate::options::Options;
 use crate::pid_file::PidFile;
 use crate::reload::{Reload, SetLevel, filter};
-use crate::take_over::{self, Guard, MAKE_WAY, Predecessor, Running};
+use crate::take_over::{self, Beginning, MAKE_WAY, Predecessor, Running};
 use crate::telemetry::Export;
 use crate::tls::Tls;
 use crate::values::proxy;
@@ -91,7 +90,7 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
         predecessor = running.make_way()?;
     }
     let (predecessor, guard) = predecessor.unzip();
-    let beginning = Beginning { is_over: Cell::default(), guard: Cell::new(guard.flatten()) };
+    let beginning = Beginning::new(guard.flatten());
     let start = || -> Result<End, String> {
         early.settle(&options.group)?;
         // Before anything else of this root is touched: its lock is what keeps two daemons apart.
@@ -118,24 +117,11 @@ pub(crate) fn run(args: &[OsString], options: Options) -> Result<(), String> {
     match (start(), predecessor) {
         (Ok(End::Told | End::MadeWay), _) => Ok(()),
         (Ok(End::NoSpawner), _) => Err(again()),
-        (Err(error), Some(predecessor)) if !beginning.is_over.get() => {
+        (Err(error), Some(predecessor)) if !beginning.is_over() => {
             beginning.end();
             Err(back(&error, &predecessor))
         }
         (Err(error), _) => Err(error),
-    }
-}
-
-/// The time in which what was there before this daemon is started again if this one comes to nothing.
-struct Beginning {
-    is_over: Cell<bool>,
-    guard: Cell<Option<Guard>>,
-}
-
-impl Beginning {
-    fn end(&self) {
-        self.is_over.set(true);
-        drop(self.guard.take());
     }
 }
 

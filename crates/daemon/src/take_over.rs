@@ -5,6 +5,7 @@
 //! other processes anyway. What can fail is tried first; should the new one fail all the same, the program that ran before
 //! is started again in its place, and so it is, by a guard, should the new one be killed.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
@@ -109,6 +110,27 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.begun, b"b");
         let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED));
+    }
+}
+
+/// The time in which what was there before a daemon is started again if that one comes to nothing.
+pub(crate) struct Beginning {
+    is_over: Cell<bool>,
+    guard: Cell<Option<Guard>>,
+}
+
+impl Beginning {
+    pub(crate) fn new(guard: Option<Guard>) -> Self {
+        Self { is_over: Cell::new(false), guard: Cell::new(guard) }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
+    pub(crate) fn end(&self) {
+        self.is_over.set(true);
+        drop(self.guard.take());
     }
 }
 

@@ -24,19 +24,16 @@ use crate::probe::{News, Prober};
 use crate::ready::{Interest, Part, Source, Who};
 use crate::reaper::Reaper;
 use crate::restart::History;
-use crate::state::{ExecState, Exit, State};
+use crate::state::{ExecState, Exit};
 use crate::wire::{EventFrame, Started};
+
+mod telling;
 
 const KILL: i32 = 9;
 /// The kernel tells of a want of memory before it has ended anything for it: looked at again after this, then after
 /// twice as long, and so on.
 const OOM_FIRST: Duration = Duration::from_millis(5);
 const OOM_LAST: Duration = Duration::from_secs(2);
-/// How long what the watchers are told last may take to go out.
-const LAST_FRAMES: Duration = Duration::from_secs(1);
-/// So many ends are kept for who comes late.
-const MAX_UNTOLD: usize = 32;
-
 /// A monitor.
 #[derive(Debug)]
 pub(crate) struct Monitor {
@@ -382,27 +379,6 @@ impl Monitor {
         self.flush_connections();
     }
 
-    /// Waits a little for the watchers to take the last word.
-    fn flush_connections(&mut self) {
-        let deadline = Instant::now() + LAST_FRAMES;
-        while Instant::now() < deadline && self.connections.iter().any(|c| c.watching && c.has_unsent()) {
-            let mut interest = Interest::default();
-            for (n, connection) in self.connections.iter().enumerate().filter(|(_, c)| c.has_unsent()) {
-                connection.interest(Source::Connection(n), &mut interest);
-            }
-            interest.until(Some(deadline));
-            for (source, flags) in interest.wait() {
-                if let Source::Connection(n) = source {
-                    drop(self.connections[n].receive(flags));
-                }
-            }
-        }
-        // Not taken out of the list here: a request may be being served by its place in it.
-        for connection in self.connections.iter_mut().filter(|connection| connection.watching) {
-            connection.close();
-        }
-    }
-
     fn start_again(&mut self) {
         self.wake = None;
         match Container::start(&self.launch, &self.place.group, &self.held, Vec::new(), None) {
@@ -446,49 +422,6 @@ impl Monitor {
             let _ = file.sync_data();
         }
         late.see_off();
-    }
-
-    fn state(&self) -> State {
-        let started_at = match (&self.container, &self.last) {
-            (Some(container), _) => container.started_at.clone(),
-            (None, last) => last.as_ref().map(|exit| exit.started_at.clone()).unwrap_or_default(),
-        };
-        State {
-            pid: self.container.as_ref().map_or(0, |container| number(container.pid)),
-            started_at,
-            restart_count: self.history.count,
-            restarting: self.container.is_none(),
-            health: self.prober.as_ref().map(|prober| prober.count.state.clone()),
-            oom_killed: self.oom_killed,
-            oom_group: self.oom.reached(),
-            untold: Vec::new(),
-            execs: Vec::new(),
-        }
-    }
-
-    /// The first word to who watches from now on.
-    pub(crate) fn first_word(&mut self) -> State {
-        let execs = self.exec_states();
-        State { untold: std::mem::take(&mut self.untold).into(), execs, ..self.state() }
-    }
-
-    fn tell_exited(&mut self, exit: &Exit, restarting: bool) {
-        if restarting && !self.connections.iter().any(Connection::is_watching) {
-            if self.untold.len() == MAX_UNTOLD {
-                self.untold.pop_front();
-            }
-            self.untold.push_back(exit.clone());
-        }
-        let (exited, restarting) = (Some(exit.clone()), Some(restarting));
-        self.tell(&EventFrame { exited, restarting, ..EventFrame::default() });
-    }
-
-    pub(crate) fn tell(&mut self, frame: &EventFrame) {
-        // Types of ours that have no map with other keys than strings: it cannot fail.
-        let bytes = serde_json::to_vec(frame).unwrap_or_default();
-        for connection in self.connections.iter_mut().filter(|connection| connection.watching) {
-            connection.send_bytes(&bytes);
-        }
     }
 
     fn flush_log(&mut self) {

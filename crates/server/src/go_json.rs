@@ -8,6 +8,34 @@ pub(crate) fn syntax_error(text: &[u8]) -> String {
     }
 }
 
+/// What Go's decoder makes of a text that has no errors to it: what is no Unicode in strings, bytes or halves of surrogate pairs,
+/// is U+FFFD.
+pub(crate) fn as_go_reads(text: &[u8]) -> Option<serde_json::Value> {
+    (Scanner { text, at: 0 }).values().ok()?;
+    let text = String::from_utf8_lossy(text);
+    let (mut repaired, mut rest) = (String::with_capacity(text.len()), &*text);
+    let code = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        repaired.push_str(before);
+        // Ends within a character only where the escape is none.
+        let length = match (code(escape), escape.get(6..).and_then(code)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                repaired.push(char::REPLACEMENT_CHARACTER);
+                rest = escape.get(6..)?;
+                continue;
+            }
+            (Some(_), _) => 6,
+            (None, _) => 2,
+        };
+        repaired.push_str(escape.get(..length)?);
+        rest = &escape[length..];
+    }
+    repaired.push_str(rest);
+    serde_json::from_str(&repaired).ok()
+}
+
 /// `Err(None)`: the text ends too early.
 type Scanned = Result<(), Option<String>>;
 
@@ -183,6 +211,21 @@ fn quoted(byte: u8) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_unicode_is_replaced_as_by_go() {
+        for (text, value) in [
+            (&br#"{"a": "x\ud800y"}"#[..], "x\u{fffd}y"),
+            (br#"{"a": "\ud83d\ude00"}"#, "\u{1f600}"),
+            (br#"{"a": "\udc00\\n\n"}"#, "\u{fffd}\\n\n"),
+            (b"{\"a\": \"\xff!\"}", "\u{fffd}!"),
+        ] {
+            assert_eq!(as_go_reads(text).unwrap()["a"], value);
+        }
+        for broken in [&br#"{"a": "\ud800"#[..], br#"{"a": "\ud800"} x"#, b"x"] {
+            assert_eq!(as_go_reads(broken), None);
+        }
+    }
 
     #[test]
     fn errors_are_those_of_go() {

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use wharf_distribution::Document;
 use wharf_engine::{EngineError, ErrorKind};
 
-use crate::go_json::syntax_error;
+use crate::go_json::{as_go_reads, syntax_error};
 use crate::lenient::lenient;
 use crate::objects::{Objects, in_go_s_words};
 use crate::patient;
@@ -164,7 +164,7 @@ pub(crate) async fn read_exactly(request: &mut Request<Incoming>) -> Result<Valu
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(bytes).map_err(|error| {
+    serde_json::from_slice(bytes).or_else(|error| as_go_reads(bytes).ok_or(error)).map_err(|error| {
         let is_longer =
             serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().next().is_some_and(|v| v.is_ok());
         ApiError::bad(match (is_longer, error.classify()) {

@@ -9,10 +9,11 @@ use wharf_image::package_url;
 use wharf_reference::{Digest, Reference};
 
 use super::Provenance;
+use crate::builder::Told;
 use crate::finish::Built;
 use crate::gathered::Gathered;
 use crate::request::BuildRequest;
-use crate::session::{Common, Told, lock};
+use crate::session::{Common, lock};
 use crate::url::without_user;
 
 pub(super) const KIND: &str = "https://slsa.dev/provenance/v1";

@@ -256,6 +256,12 @@ fn caches_tmpfs_and_secrets(bench: &Bench) {
     let without = BuildRequest { no_cache: true, ..request(&[("Dockerfile", secret)]) };
     let error = bench.build_with(without).result.unwrap_err();
     assert!(error.message.contains("secret token: not found"), "{error}");
+    // What is in a cache that a stage fills is as new there as it really is, directories too.
+    let filled = "FROM busybox AS base\nRUN mkdir -p /data/x\nFROM busybox\n\
+                  RUN --mount=type=cache,target=/cc,from=base,source=/data echo time=$(stat -c %Y /cc/x)\n";
+    let (_, text) = bench.build(&[("Dockerfile", filled)]);
+    let time = text.lines().find_map(|line| line.strip_prefix("time=")?.parse::<i64>().ok()).unwrap();
+    assert!(time > 1_700_000_000, "{text}");
 }
 
 fn networks(bench: &Bench) {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use wharf_engine::EngineError;
 use wharf_volume::{CreateVolume, Volume};
 
-use super::{Call, Result, blocking, dry_run, prune_stream, pruned_event};
+use super::{Call, NO_MANAGER, Result, blocking, dry_run, prune_stream, pruned_event};
 use crate::filters::Filters;
-use crate::http::{json_answer, no_content, ok, read_json};
+use crate::http::{ApiError, json_answer, no_content, ok, read_json};
 use crate::render::network::{labels_of, volume as render};
 
 pub(super) async fn list(call: Call) -> Result {
@@ -40,10 +40,15 @@ struct Create {
     driver: String,
     driver_opts: BTreeMap<String, String>,
     labels: BTreeMap<String, String>,
+    cluster_volume_spec: Option<Value>,
 }
 
 pub(super) async fn create(mut call: Call) -> Result {
     let create: Create = read_json(&mut call.request, "volume.CreateRequest").await?;
+    if create.cluster_volume_spec.is_some() {
+        // A volume of a swarm, of which this engine is no part.
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, NO_MANAGER));
+    }
     let request = CreateVolume {
         name: create.name,
         driver: create.driver,

@@ -89,6 +89,9 @@ fn a_refused_container_leaves_no_named_volume() {
     assert!(status == 400 && said.contains("VolumeOptions.Subpath needs API v1.45 or newer"), "{said}");
     let devices = json!({ "Image": "busybox", "Cmd": ["true"], "HostConfig": { "DeviceRequests": ["a"] } });
     assert_eq!(d.post("/containers/create", &devices.to_string(), true).unwrap().0, 400);
+    let cluster = json!({ "Name": "far", "ClusterVolumeSpec": {} }).to_string();
+    let (status, said) = d.post("/volumes/create", &cluster, true).unwrap();
+    assert!(status == 503 && said.contains("not a swarm manager"), "{said}");
     let (status, said) = d.post("/images/create?fromImage=scratch&tag=latest", "", true).unwrap();
     assert!(status == 403 && said.contains("'scratch' is a reserved name"), "{said}");
 }
