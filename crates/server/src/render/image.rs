@@ -37,7 +37,8 @@ pub(crate) fn inspect(image: &ImageRecord, version: (u32, u32)) -> Value {
         // Of a commit.
         let more = |key: &str| image.config.more.get(key).cloned();
         all["Container"] = more("container").unwrap_or_else(|| "".into());
-        all["ContainerConfig"] = more("container_config").unwrap_or_default();
+        all["ContainerConfig"] =
+            more("container_config").unwrap_or_else(|| json!(wharf_engine::spec::Config::default()));
     }
     if version < (1, 44) {
         all["VirtualSize"] = image.size.into();

@@ -1,8 +1,9 @@
 //! Completions in the shells themselves, and manual pages as man(1) formats them.
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use crate::kit::{Daemon, WHARF};
+use crate::terminal::Session;
 
 fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
@@ -12,73 +13,60 @@ fn has(program: &str) -> bool {
     there
 }
 
-fn words(output: &Output) -> Vec<String> {
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
+/// Typed in, as people do.
 #[test]
-fn shells_complete_commands_flags_and_names() {
-    let Some(daemon) = Daemon::start() else { return };
-    daemon.docker("create --name completed busybox true").ok();
-    // A program of the name that the scripts ask.
-    let bin = daemon.path().join("bin");
-    std::fs::create_dir(&bin).unwrap();
-    std::os::unix::fs::symlink(WHARF, bin.join("wharf")).unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+fn words_are_completed_in_real_shells() {
+    let Some(d) = Daemon::start() else { return };
+    d.docker("run -d --name alpha busybox sleep 1000").ok();
+    d.docker("tag busybox reg.test:5000/app:one").ok();
+    std::fs::write(d.path().join("first.env"), "").unwrap();
+    let host = format!("unix://{}", d.socket().display());
     let script = |shell: &str| {
-        let said = daemon.wharf(&format!("completion {shell}")).ok();
-        let file = daemon.path().join(format!("completion.{shell}"));
-        std::fs::write(&file, said).unwrap();
+        let said = Command::new(WHARF).args(["completion", shell]).output().unwrap();
+        let file = d.path().join(format!("completion.{shell}"));
+        std::fs::write(&file, said.stdout).unwrap();
         file.display().to_string()
     };
-    let run = |shell: &str, text: &str| {
-        let mut command = Command::new(shell);
-        // No start-up files of whoever runs this.
-        match shell {
-            "bash" => command.args(["--norc", "--noprofile"]),
-            "zsh" => command.arg("-f"),
-            _ => command.arg("--no-config"),
+    let bin = std::path::Path::new(WHARF).parent().unwrap().display().to_string();
+    let begin = format!("export PATH={bin}:$PATH DOCKER_HOST={host}; cd {}", d.path().display());
+    for (shell, words, load) in [
+        ("bash", &["--norc", "--noprofile", "-i"][..], format!("source {}", script("bash"))),
+        ("zsh", &["-f", "-i"], format!("autoload -Uz compinit; compinit -D; source {}", script("zsh"))),
+        ("fish", &["--no-config", "-i"], format!("source {}", script("fish"))),
+    ] {
+        if !has(shell) {
+            continue;
+        }
+        let mut session = Session::of(Command::new(shell).env("TERM", "dumb").env("PS1", "> "), words);
+        let begin = if shell == "fish" {
+            format!("set -gx PATH {bin} $PATH; set -gx DOCKER_HOST {host}; cd {}", d.path().display())
+        } else {
+            begin.clone()
         };
-        command.env("PATH", &path).env("HOME", daemon.path());
-        command.env("DOCKER_HOST", format!("unix://{}", daemon.socket().display()));
-        words(&command.args(["-c", text]).output().unwrap())
-    };
-    let lines =
-        [("container r", "restart"), ("run --secr", "--secret"), ("rm comp", "completed"), ("rm --dry", "--dry-run")];
-    if has("bash") {
-        let file = script("bash");
-        for (line, want) in lines {
-            let found = run(
-                "bash",
-                &format!(
-                    "source {file}; COMP_WORDS=(wharf {line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
-                 compopt() {{ :; }}; _wharf; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-                ),
-            );
-            assert!(found.iter().any(|word| word == want), "bash: {line}: {found:?}");
+        session.type_in(&format!("{begin}; {load}; echo re''ady\n"));
+        session.wait_for("ready");
+        for (typed, completed) in [
+            ("stop ", "stop alpha"),
+            ("container resta", "container restart"),
+            ("run --secr", "run --secret"),
+            ("run reg.test:50", "run reg.test:5000/app:one"),
+            ("-H unix://$SOCK stop al", "stop alpha"),
+            ("run --network no", "--network none"),
+            ("run --pull=al", "--pull=always"),
+            ("build -f fir", "-f first.env"),
+            ("run --env-file fir", "--env-file first.env"),
+        ] {
+            // What is run says which words it got.
+            let typed = typed.replace("$SOCK", &d.socket().display().to_string());
+            session.type_in(&format!("wharf {typed}\t"));
+            // Taken when the words are there: to the beginning of the line, and there before it: echo.
+            session.type_in("\x01echo sa''id: \x05 .\n");
+            session.wait_for("said: wharf ");
+            let line = session.line();
+            assert!(line.contains(completed), "{shell}: {typed}: {line}");
         }
-    }
-    if has("zsh") {
-        let file = script("zsh");
-        for (line, want) in lines {
-            let found = run(
-                "zsh",
-                &format!(
-                    "compdef() {{ : }}; compadd() {{ shift; print -l -- ${{(P)1}} }}; _files() {{ : }}; source {file}; \
-                 words=(wharf {line}); CURRENT=${{#words}}; _wharf"
-                ),
-            );
-            assert!(found.iter().any(|word| word == want), "zsh: {line}: {found:?}");
-        }
-    }
-    if has("fish") {
-        let file = script("fish");
-        for (line, want) in lines {
-            let found = run("fish", &format!("source {file}; complete -C 'wharf {line}'"));
-            assert!(found.iter().any(|word| word == want), "fish: {line}: {found:?}");
-        }
+        session.type_in("exit\n");
+        session.code();
     }
 }
 
