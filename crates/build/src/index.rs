@@ -279,7 +279,7 @@ impl Index {
     }
 
     fn content(&self, path: &Path) -> Result<(u64, &Place)> {
-        let body = self.followed(path, true)?.and_then(|at| self.nodes[at].content);
+        let body = self.followed(path, true).and_then(|at| self.nodes[at].content);
         let body = body.ok_or_else(|| BuildError::invalid(format!("{} is no regular file", path.display())))?;
         Ok((self.bodies[body].size, self.place(body)?))
     }

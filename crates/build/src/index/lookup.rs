@@ -34,24 +34,26 @@ impl Index {
         (!last || !is_link(at)).then_some(Some(at))
     }
 
-    pub(super) fn followed(&self, path: &Path, last: bool) -> Result<Option<usize>> {
+    pub(super) fn followed(&self, path: &Path, last: bool) -> Option<usize> {
         if let Some(found) = self.straight(path, last) {
-            return Ok(found);
+            return found;
         }
         let link = |path: &Path| {
             let node = self.node(path).map(|at| &self.nodes[at]);
             Ok(node.filter(|node| node.attributes.kind == Kind::Symlink).map(|node| node.link.clone()))
         };
+        // Links that go round in circles lead to nothing, as in a directory of the host.
+        let node = |path: &Path, last: &Path| self.node(&resolve(path, &link).ok()?.join(last));
         if last {
-            return Ok(self.node(&resolve(path, &link)?));
+            return node(path, Path::new(""));
         }
-        let (Some(name), Some(above)) = (path.file_name(), path.parent()) else { return Ok(Some(0)) };
-        Ok(self.node(&resolve(above, &link)?.join(name)))
+        let (Some(name), Some(above)) = (path.file_name(), path.parent()) else { return Some(0) };
+        node(above, Path::new(name))
     }
 
     /// What is at `path`; with `follow`, what it leads to.
     pub(crate) fn look(&self, path: &Path, follow: bool) -> Result<Option<Found>> {
-        Ok(self.followed(path, follow)?.map(|at| self.found(at)))
+        Ok(self.followed(path, follow).map(|at| self.found(at)))
     }
 
     fn found(&self, at: usize) -> Found {
@@ -76,7 +78,7 @@ impl Index {
 
     /// What is in a directory, by name, sorted; nothing in anything else.
     pub(crate) fn children(&self, path: &Path) -> Result<Vec<(OsString, Found)>> {
-        let Some(node) = self.followed(path, true)?.map(|at| &self.nodes[at]) else { return Ok(Vec::new()) };
+        let Some(node) = self.followed(path, true).map(|at| &self.nodes[at]) else { return Ok(Vec::new()) };
         Ok(node.children.iter().map(|(name, at)| (name.clone(), self.found(*at))).collect())
     }
 
@@ -85,13 +87,13 @@ impl Index {
         if self.checked_out.is_some() {
             return self.checked_out;
         }
-        let at = self.followed(path, false).ok()??;
+        let at = self.followed(path, false)?;
         Some(self.nodes[at].attributes.mtime)
     }
 
     /// Names in a directory, sorted; none in anything else.
     pub(crate) fn names(&self, path: &Path) -> Result<Vec<OsString>> {
-        let node = self.followed(path, true)?.map(|at| &self.nodes[at]);
+        let node = self.followed(path, true).map(|at| &self.nodes[at]);
         Ok(node.map(|node| node.children.keys().cloned().collect()).unwrap_or_default())
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::build_inputs::{context, files};
+use crate::build_inputs::{context, files, wharf};
 use crate::kit::{Daemon, Said, WHARF};
 
 /// Passes a daemon's socket on, and keeps what clients say. After `most` bytes of theirs it passes nothing more on.
@@ -265,4 +265,22 @@ fn what_files_carry_comes_with_their_contents() {
     assert!(attributes(&out, "able").contains("SCHILY.xattr.security.capability"));
     let (said, _) = proxy.build(&d, &dir, &format!("--compress --no-cache {words}"));
     assert!(said.code == 0 && attributes(&out, "second").contains("b'2' able"), "{}", said.err);
+}
+
+/// Patterns look behind links, which may lead round in circles.
+#[test]
+fn links_in_circles_lead_to_nothing() {
+    let Some(d) = Daemon::start() else { return };
+    let text = "FROM scratch\nCOPY **/*.md */*.md /found/\n";
+    let dir = context(&d, "main", &[("Dockerfile", text), ("dir/a.md", "a")]);
+    std::os::unix::fs::symlink("loop", dir.join("loop")).unwrap();
+    std::os::unix::fs::symlink("../other", dir.join("dir/one")).unwrap();
+    std::os::unix::fs::symlink("dir/one", dir.join("other")).unwrap();
+    let out = d.path().join("out");
+    wharf(&d, &dir, &format!("build -o {} .", out.display())).ok();
+    let found = |name: &str| out.join("found").join(name).exists();
+    assert!(found("a.md"));
+    std::fs::write(dir.join("Dockerfile"), "FROM scratch\nCOPY loop/x /\n").unwrap();
+    let said = wharf(&d, &dir, "build .");
+    assert!(said.code != 0 && said.err.contains("loop/x"), "{}", said.err);
 }

@@ -1,6 +1,7 @@
 //! `docker exec`.
 
 use std::io::{self, IsTerminal as _};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -14,6 +15,10 @@ use crate::parse::Matches;
 use crate::signals::Resize;
 use crate::stream::{self, Ended, Streams};
 use crate::terminal;
+
+/// How often, and after which pause each, a command is looked at whose stream has ended.
+const LOOKS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) static COMMAND: Command = Command::new(
     "[OPTIONS] CONTAINER COMMAND [ARG...]",
@@ -82,10 +87,14 @@ async fn run(app: &App, matches: &Matches) -> Outcome<u8> {
     if stream::relay(io, &streams).await? == Ended::Detached {
         return Err(Failure::new("read escape sequence"));
     }
-    let state: Json = client.get(&format!("/exec/{id}/json")).send().await?.json().await?;
-    if state["Running"] == true {
-        // Its stream ends when it does: an ssh on the way was killed, or a proxy has given up.
-        return Err(Failure::new("the connection to the engine was cut off: the command runs on"));
+    // Its stream ends when it does, with other engines a moment before.
+    for _ in 0..LOOKS {
+        let state: Json = client.get(&format!("/exec/{id}/json")).send().await?.json().await?;
+        if state["Running"] != true {
+            return Ok((int(&state["ExitCode"]) & 0xff) as u8);
+        }
+        tokio::time::sleep(PAUSE).await;
     }
-    Ok((int(&state["ExitCode"]) & 0xff) as u8)
+    // An ssh on the way was killed, or a proxy has given up.
+    Err(Failure::new("the connection to the engine was cut off: the command runs on"))
 }
