@@ -144,7 +144,9 @@ impl Destination<'_> {
     }
 
     fn item(&self, plan: &mut Plan<'_>, selected: &Selected, item: &Item, place: &Path) -> Result<()> {
-        let attributes = self.changed(item.found.attributes.clone());
+        let found = item.found.attributes.clone();
+        // Directories that an archive does not name are made as any others are on the way.
+        let attributes = if item.implied && self.replaces { found } else { self.changed(found) };
         let content = match attributes.kind {
             Kind::Directory | Kind::Fifo => Content::Copied { tree: selected.tree.clone(), path: item.from.clone() },
             Kind::File => Content::File {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use wharf_dockerfile::{Glob, Ignore};
 use wharf_reference::{Digest, Hasher};
@@ -95,6 +95,13 @@ impl Selection<'_> {
         let path = rooted(Path::new(source));
         if !Glob::is_pattern(source) {
             return self.one(&unescaped(&path), source).map(|found| found.into_iter().collect());
+        }
+        // What may match nothing is the pattern, and not the directory in which it is looked for.
+        let is_plain = |part: &Component<'_>| !Glob::is_pattern(&part.as_os_str().to_string_lossy());
+        let dir = unescaped(&path.components().take_while(is_plain).collect::<PathBuf>());
+        let is_dir = |found: Found| found.attributes.kind == Kind::Directory;
+        if !dir.as_os_str().is_empty() && !self.tree.look(&dir, true)?.is_some_and(is_dir) {
+            return Err(self.missing(&dir.to_string_lossy()));
         }
         let mut all = Vec::new();
         for path in self.matches(&path)? {

@@ -266,10 +266,14 @@ fn archives_are_unpacked(bench: &Bench) {
         gzip.write_all(b"no archive").unwrap();
         gzip.finish().unwrap()
     });
+    std::fs::create_dir(dir.path().join("in")).unwrap();
+    put("in/tar", b"t");
+    let bare = std::process::Command::new("tar").args(["-c", "in/tar"]).current_dir(dir.path()).output().unwrap();
+    put("bare.tar", &bare.stdout);
     put("root.tar", &context(&[("var/run/x", "x"), ("bin/sh/own", "y"), ("tmp", "no directory")]));
     put(
         "Dockerfile",
-        b"FROM busybox\nADD root.tar /\nADD a.tar /plain\nADD a.tgz /gzip/\nADD --chown=web a.zst /zstd\nADD text.gz /text/\nCOPY a.tar /copied.tar\n\
+        b"FROM busybox\nADD root.tar /\nADD a.tar /plain\nADD a.tgz /gzip/\nADD --chown=web a.zst /zstd\nADD --chown=web bare.tar /bare/\nADD text.gz /text/\nCOPY a.tar /copied.tar\n\
           ADD --unpack=false a.tar /kept.tar\n",
     );
     let outcome = bench.build_with(wharf_build::BuildRequest {
@@ -293,6 +297,8 @@ fn archives_are_unpacked(bench: &Bench) {
         assert_eq!(bench.stat(&image, &format!("{place}/in/run")).0, 0o755, "{place}");
     }
     assert_eq!(bench.stat(&image, "zstd/in/tar").1, 1000);
+    // What an archive does not name is a directory on the way, and nobody's.
+    assert_eq!((bench.stat(&image, "bare/in").1, bench.stat(&image, "bare/in/tar").1), (0, 1000));
     assert!(
         bench.exists(&image, "text/text.gz") && bench.exists(&image, "copied.tar") && bench.exists(&image, "kept.tar")
     );
@@ -323,6 +329,14 @@ fn two_sources_share_no_file(bench: &Bench) {
 }
 
 fn what_matches_and_leads_nowhere_is_named(bench: &Bench) {
+    // Nothing has to match, but where it is looked for has to be there.
+    let (image, _) = bench.build(&[("Dockerfile", "FROM busybox\nCOPY in/*.none a /x/\n"), ("in/f", ""), ("a", "")]);
+    assert!(bench.exists(&image, "x/a"));
+    for (pattern, what) in [("none/*", "stat none:"), ("in/f/*", "stat in/f:"), ("in/none/x?/y", "stat in/none:")] {
+        let outcome = bench.try_build(&[("Dockerfile", &format!("FROM busybox\nCOPY {pattern} /x/\n")), ("in/f", "")]);
+        let said = outcome.result.unwrap_err().to_string();
+        assert!(said.contains(what), "{pattern}: {said}");
+    }
     let files = [("Dockerfile", "FROM busybox\nCOPY d/* /x/\n"), ("d/f", ""), ("d/dang -> nowhere", "")];
     let error = bench.build_with(request(&files)).result.unwrap_err();
     assert!(error.message.contains("stat d/dang: file does not exist"), "{error}");
