@@ -6,17 +6,16 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
 use wharf_image::Progress;
 
 use crate::error::{BuildError, Result};
 use crate::request::BuildEvent;
 use crate::steps::Steps;
 
-/// Events that may wait for the client before it is taken for one that does not read.
-const SLACK: usize = 8;
 /// More than this of a stage that waits for its turn goes to the disk.
 const IN_MEMORY: usize = 1 << 20;
 
@@ -124,9 +123,29 @@ impl Output {
         self.send(event)
     }
 
-    /// Whether something can be told without waiting for the client.
-    pub(crate) fn has_room(&self) -> bool {
-        self.events.is_closed() || self.events.capacity() + SLACK > self.events.max_capacity()
+    /// Tells a text, and of a step, if that can be done without waiting for anybody. False when it cannot.
+    pub(crate) fn try_say(&self, text: String, step: Option<BuildEvent>) -> Result<bool> {
+        let mut room = match self.events.try_reserve_many(2) {
+            Ok(room) => room,
+            Err(TrySendError::Full(())) => return Ok(false),
+            Err(TrySendError::Closed(())) => return Err(BuildError::cancelled()),
+        };
+        // Whoever has it may be telling what was kept, and waiting for a client that does not read.
+        let mut turn = match self.waiting.as_ref().map(|waiting| waiting.turn.try_lock()) {
+            None => None,
+            Some(Ok(turn)) => Some(turn),
+            Some(Err(TryLockError::Poisoned(turn))) => Some(turn.into_inner()),
+            Some(Err(TryLockError::WouldBlock)) => return Ok(false),
+        };
+        let mut send = |event| room.next().map(|place| place.send(event));
+        step.map(&mut send);
+        match (turn.as_deref_mut(), &self.waiting) {
+            (Some(Turn::Over), _) => return Err(BuildError::cancelled()),
+            _ if self.quiet => {}
+            (Some(Turn::Kept(kept)), Some(waiting)) => kept.add(BuildEvent::Stream(text), &waiting.file)?,
+            _ => drop(send(BuildEvent::Stream(text))),
+        }
+        Ok(true)
     }
 
     /// As [`Self::event`], for how far something is, from where nothing may block. False when nobody hears it any more.
@@ -204,6 +223,33 @@ mod tests {
         assert_eq!(statuses, expected);
         own.end();
         assert!(!say("too late"));
+    }
+
+    #[test]
+    fn who_may_not_wait_waits_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, mut told) = tokio::sync::mpsc::channel(2);
+        let own = Output::new(sender, false).waiting(&dir.path().join("1"));
+        for number in 0..5 {
+            assert!(own.try_say(number.to_string(), None).unwrap());
+        }
+        // It is told what was kept, and the client does not read.
+        let turn = std::thread::spawn({
+            let own = own.clone();
+            move || own.turn()
+        });
+        while told.len() < 2 {
+            std::thread::yield_now();
+        }
+        assert!(!own.try_say("late".into(), None).unwrap());
+        // It reads a little: who tells what was kept comes first.
+        assert_eq!(told.blocking_recv(), Some(BuildEvent::Stream("0".into())));
+        assert!(!own.try_say("late".into(), None).unwrap() && !turn.is_finished());
+        (1..5).for_each(|number| assert_eq!(told.blocking_recv(), Some(BuildEvent::Stream(number.to_string()))));
+        turn.join().unwrap().unwrap();
+        assert!(own.try_say("late".into(), None).unwrap());
+        drop(told);
+        assert!(own.try_say("too late".into(), None).is_err());
     }
 
     #[test]

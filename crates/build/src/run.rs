@@ -59,8 +59,8 @@ impl<'a> Session<'a> {
         let common = self.common;
         let Some(same) = same else { return Ok(Turn::Run(Running::alone(&common.cancel)?)) };
         loop {
-            let at = self.at;
-            let deserting = Box::new(move || common.desert(at));
+            let (at, steps) = (self.at, self.output.steps.clone());
+            let deserting = Box::new(move || common.desert(at, steps.clone()));
             let mut heard = match common.shared.commands.join(same, &common.cancel, deserting)? {
                 Joined::Own(running) => {
                     // Another build may have made it meanwhile.

@@ -59,21 +59,33 @@ impl Said {
 }
 
 impl Place {
-    /// What comes next, up to where the file is written: at least one piece, and no more once they have this many bytes.
+    /// The next piece, and where the one after it is; none at the end of what is written.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn peek(&self, file: &File, written: u64) -> io::Result<Option<(Piece, u64)>> {
+        if self.read >= written {
+            return Ok(None);
+        }
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, self.read)?;
+        let [stream, length @ ..] = header;
+        let mut bytes = vec![0; u32::from_le_bytes(length) as usize];
+        file.read_exact_at(&mut bytes, self.read + HEADER as u64)?;
+        let next = self.read + (HEADER + bytes.len()) as u64;
+        Ok(Some((Piece { stream, bytes }, next)))
+    }
+
+    /// What comes next, up to where the file is written, and no more once they have this many bytes.
     ///
     /// # Errors
     /// When the disk fails.
     pub(crate) fn pieces(&mut self, file: &File, written: u64, bytes: usize) -> io::Result<Vec<Piece>> {
         let (mut pieces, mut count) = (Vec::new(), 0);
-        while self.read < written && (count < bytes || pieces.is_empty()) {
-            let mut header = [0; HEADER];
-            file.read_exact_at(&mut header, self.read)?;
-            let [stream, length @ ..] = header;
-            let mut content = vec![0; u32::from_le_bytes(length) as usize];
-            file.read_exact_at(&mut content, self.read + HEADER as u64)?;
-            self.read += (HEADER + content.len()) as u64;
-            count += content.len();
-            pieces.push(Piece { stream, bytes: content });
+        while let Some((piece, next)) = self.peek(file, written)?.filter(|_| count < bytes) {
+            self.read = next;
+            count += piece.bytes.len();
+            pieces.push(piece);
         }
         Ok(pieces)
     }

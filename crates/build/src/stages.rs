@@ -14,6 +14,7 @@ use wharf_dockerfile::Base;
 use crate::error::{BuildError, ErrorKind, Result};
 use crate::output::Output;
 use crate::session::{Common, Session, lock};
+use crate::steps::Steps;
 
 /// Stages that run at once for each processor, and how many at least: most wait for a network or a disk, and Docker's
 /// builder runs as many as can begin.
@@ -32,8 +33,8 @@ struct Turns {
     /// Those that have not begun, with what they still need.
     waiting: BTreeMap<usize, BTreeSet<usize>>,
     running: BTreeSet<usize>,
-    /// Those of these whose command goes on for other builds alone.
-    deserted: BTreeSet<usize>,
+    /// Those of these whose command goes on for other builds alone, and where their steps are told of.
+    deserted: BTreeMap<usize, Option<Steps>>,
     /// Where each is heard, if it has begun and was not told to its end.
     outputs: BTreeMap<usize, Output>,
     /// The first failure.
@@ -108,14 +109,19 @@ impl Common<'_> {
     fn wait_for_all(&self) {
         let mut turns = self.progress.lock();
         let is_over = |turns: &Turns| turns.failure.is_some() || turns.waiting.is_empty() || !turns.deserted.is_empty();
-        while !(is_over(&turns) && turns.running.is_subset(&turns.deserted)) {
+        while !(is_over(&turns) && turns.running.iter().all(|stage| turns.deserted.contains_key(stage))) {
             turns = self.progress.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
         }
         if turns.running.is_empty() {
             return;
         }
         let failure = turns.failure.clone().unwrap_or_else(BuildError::cancelled);
+        let deserted = std::mem::take(&mut turns.deserted);
         drop(turns);
+        // To this build they end here.
+        for steps in deserted.into_values().flatten() {
+            let _ = steps.end(Some(&BuildError::cancelled()));
+        }
         let _ = self.tell_warnings(&self.warnings());
         if let Some(early) = lock(&self.early).take() {
             let _ = early.send(failure);
@@ -123,8 +129,8 @@ impl Common<'_> {
     }
 
     /// The command of this stage goes on for other builds alone.
-    pub(crate) fn desert(&self, stage: usize) {
-        self.progress.lock().deserted.insert(stage);
+    pub(crate) fn desert(&self, stage: usize, steps: Option<Steps>) {
+        self.progress.lock().deserted.insert(stage, steps);
         self.progress.changed.notify_all();
     }
 

@@ -80,10 +80,16 @@ impl Steps {
     }
 
     pub(crate) fn said(&self, stream: u8, bytes: &[u8]) -> Result<()> {
-        match self.current(|current| current.as_ref().map(|current| current.step)) {
-            Some(step) => self.send(StepEvent::Said { step, stream, bytes: bytes.to_vec() }),
+        match self.saying(stream, bytes) {
+            Some(event) => self.events.blocking_send(event).map_err(|_| BuildError::cancelled()),
             None => Ok(()),
         }
+    }
+
+    /// What is told of what the one at work has written, if one is.
+    pub(crate) fn saying(&self, stream: u8, bytes: &[u8]) -> Option<BuildEvent> {
+        let step = self.current(|current| current.as_ref().map(|current| current.step))?;
+        Some(BuildEvent::Step(StepEvent::Said { step, stream, bytes: bytes.to_vec() }))
     }
 
     /// From where nothing may block. False when nobody hears it any more.

@@ -63,23 +63,43 @@ impl Session<'_> {
     fn pass_on(&self, piece: Piece, running: &Running<'_>, dir: &Path) -> Result<()> {
         let behind = running.is_behind();
         let kept = running.keep(&piece, dir);
-        if !running.is_heard() || kept && (behind || !self.output.has_room()) {
+        if !running.is_heard() || kept && behind {
             return Ok(());
         }
-        let told = if kept { Ok(()) } else { self.catch_up(running, false) };
-        told.and_then(|()| self.say(piece)).or_else(|error| deserted(running, error))?;
-        if kept {
-            running.all_is_told();
-        }
-        Ok(())
+        let told = match kept {
+            true => self.try_say(&piece).map(|told| {
+                if told {
+                    running.all_is_told()
+                }
+            }),
+            // Enough is kept of it: what neither goes nor can be kept is lost to a client that does not read, and not to others.
+            false if running.is_followed() => self
+                .catch_up(running, true)
+                .and_then(|()| if running.is_behind() { Ok(true) } else { self.try_say(&piece) })
+                .map(drop),
+            false => self.catch_up(running, false).and_then(|()| self.say(piece)),
+        };
+        told.or_else(|error| deserted(running, error))
     }
 
     /// Tells what was kept: all of it, or what goes without waiting.
     fn catch_up(&self, running: &Running<'_>, only_now: bool) -> Result<()> {
-        while running.is_behind() && (!only_now || self.output.has_room()) {
-            running.untold()?.into_iter().try_for_each(|piece| self.say(piece))?;
+        while let Some((piece, next)) = running.untold()? {
+            if !only_now {
+                self.say(piece)?;
+            } else if !self.try_say(&piece)? {
+                return Ok(());
+            }
+            running.is_told(next);
         }
         Ok(())
+    }
+
+    /// As [`Self::say`], if nobody has to be waited for. False when somebody would have to be.
+    fn try_say(&self, piece: &Piece) -> Result<bool> {
+        let steps = self.output.steps.as_ref().filter(|_| piece.stream != OWN);
+        let step = steps.and_then(|steps| steps.saying(piece.stream, &piece.bytes));
+        self.output.try_say(Piece { stream: piece.stream, bytes: piece.bytes.clone() }.classic(), step)
     }
 
     /// Tells what is left, now that nobody waits for this build.

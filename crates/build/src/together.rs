@@ -123,6 +123,11 @@ impl<'a> Running<'a> {
         Ok(Self { claim, together: Arc::new(together), cancel: cancel.clone(), told: Mutex::default() })
     }
 
+    /// Whether other builds hear it.
+    pub(crate) fn is_followed(&self) -> bool {
+        lock(&self.together.state).followers > 0
+    }
+
     /// Whether its own build still hears it.
     pub(crate) fn is_heard(&self) -> bool {
         !lock(&self.together.state).deserted
@@ -171,17 +176,21 @@ impl<'a> Running<'a> {
         lock(&self.told).read = lock(&self.together.state).said.written;
     }
 
-    /// The next piece that its own build was not told, if there is one; now it is.
+    /// The next piece that its own build was not told, if there is one, and what [`Self::is_told`] is given when it was.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn untold(&self) -> Result<Vec<Piece>> {
+    pub(crate) fn untold(&self) -> Result<Option<(Piece, u64)>> {
         let (file, written) = {
             let state = lock(&self.together.state);
             (state.said.file(), state.said.written)
         };
-        let Some(file) = file else { return Ok(Vec::new()) };
-        lock(&self.told).pieces(&file, written, 1).map_err(|e| unreadable(&e))
+        let Some(file) = file else { return Ok(None) };
+        lock(&self.told).peek(&file, written).map_err(|e| unreadable(&e))
+    }
+
+    pub(crate) fn is_told(&self, to: u64) {
+        lock(&self.told).read = to;
     }
 
     /// Waits until there is something to read. False when there is nothing after so long.
@@ -361,7 +370,11 @@ mod tests {
         assert!(began.elapsed() >= PAUSE);
         own.end();
         assert!(heard.next().unwrap().is_none());
-        let told = [own.untold().unwrap(), own.untold().unwrap()].map(|pieces| texts(Some(pieces)).unwrap());
+        let told = [0, 1].map(|_| {
+            let (piece, next) = own.untold().unwrap().unwrap();
+            own.is_told(next);
+            piece.classic()
+        });
         assert_eq!((told, own.is_behind()), (["its own".to_owned(), "one".to_owned()], false));
     }
 

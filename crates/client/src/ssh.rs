@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use wharf_sys::disposition::ignored_by;
+use wharf_sys::disposition::tied_and_ignoring;
 
 /// What a terminal or a caller sends to all of a process group. Who waits for a container passes it on to it, over this connection.
-/// In a session of its own ssh could not ask for a password.
+/// In a session of its own ssh could not ask for a password. It ends with this process, however that ends.
 const PASSING: &[Signal] = &[Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::TSTP];
 
 /// The streams of a running `ssh`. Dropped: it ends.
@@ -38,7 +38,7 @@ pub(crate) fn connect(
         command.args(["-p", &port.to_string()]);
     }
     command.args(["--", host, &dial(socket)]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
-    ignored_by(command.as_std_mut(), PASSING);
+    tied_and_ignoring(command.as_std_mut(), PASSING);
     let mut child = command.spawn()?;
     let missing = || io::Error::other("ssh has no streams");
     let (input, output) = (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);

@@ -94,7 +94,8 @@ impl Guard {
         let guarding = || {
             let mut fds = [PollFd::new(&hears, PollFlags::IN), PollFd::new(&own, PollFlags::IN)];
             let _ = retry_on_intr(|| poll(&mut fds, None));
-            if !fds[0].revents().contains(PollFlags::IN) && ended(its_process, PATIENCE) {
+            // A daemon that panics closes the pipe before it has ended.
+            if !fds[0].revents().contains(PollFlags::IN) && ended(&own, PATIENCE) && ended(its_process, PATIENCE) {
                 tracing::error!("the daemon that was starting was killed: starting the one that was there before");
                 tracing::error!("{}", before.start_again());
             }
@@ -103,11 +104,9 @@ impl Guard {
         let child = clone3(Namespaces::default(), None, guarding).ok()?;
         Some(Self { begun, process: child.pidfd })
     }
-}
 
-impl Drop for Guard {
     /// It is not needed any more.
-    fn drop(&mut self) {
+    fn dismiss(self) {
         let _ = rustix::io::write(&self.begun, b"b");
         let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.process.as_fd()), WaitIdOptions::EXITED));
     }
@@ -130,7 +129,9 @@ impl Beginning {
 
     pub(crate) fn end(&self) {
         self.is_over.set(true);
-        drop(self.guard.take());
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
+        }
     }
 }
 
@@ -312,7 +313,7 @@ mod tests {
             }
         };
         let (predecessor, guard) = running.make_way().unwrap().unwrap();
-        drop(guard);
+        guard.unwrap().dismiss();
         assert_eq!(predecessor.words, ["sh", "-c", "sleep 100; :", "daemon"]);
         assert!(!other.wait().unwrap().success());
     }

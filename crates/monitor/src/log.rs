@@ -95,10 +95,15 @@ impl Log {
         }
     }
 
-    /// The container has ended for good.
-    pub(crate) fn finish(self) {
-        if let Some(remote) = self.remote {
-            remote.finish(LAST_LINES);
+    /// The container has ended for good: closes the file, which is the next run's. What is on its way to somebody else is sent by
+    /// what comes back.
+    pub(crate) fn close(self) -> impl FnOnce() {
+        let Self { file, remote } = self;
+        drop(file);
+        move || {
+            if let Some(remote) = remote {
+                remote.finish(LAST_LINES);
+            }
         }
     }
 }

@@ -111,10 +111,12 @@ impl Place {
         // What has left the container's PID namespace, or never was in one.
         let _ = self.group.kill();
         let _ = self.group.remove();
-        if let Some(log) = self.log {
-            log.finish();
-        }
+        let rest = self.log.map(Log::close);
+        // A receiver that is slow keeps no new start waiting.
         drop(self.lock);
+        if let Some(rest) = rest {
+            rest();
+        }
     }
 }
 

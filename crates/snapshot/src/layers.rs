@@ -119,8 +119,6 @@ impl Layers {
             Some(Storage::Dirs) => None,
             _ => storage::probe(&dir.join(format!("{TEMPORARY}probe"))).err(),
         };
-        // Where nothing can be written it was not found out: what is written later, when there is room again, can be an image.
-        let no_images = no_images.filter(|_| storage::has_room(&dir.join(format!("{TEMPORARY}room"))));
         let form = match (form, &no_images) {
             (Some(Storage::Erofs), Some(why)) => return Err(SnapshotError::NoImages(why.clone())),
             (Some(form), _) => form,

@@ -1,7 +1,6 @@
 //! The form that layers get here: images where this kernel mounts them from this data root, else directories.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,17 +37,6 @@ pub(crate) fn probe(dir: &Path) -> Result<(), String> {
     // What stays is swept when the layers are opened.
     let _ = wharf_rooted_path::remove_dir_all(dir);
     tried
-}
-
-/// Whether there is room for anything in the file `path`, which goes again.
-pub(crate) fn has_room(path: &Path) -> bool {
-    let written = File::create(path).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, &[1; 4096])?;
-        file.sync_data()
-    });
-    let _ = fs::remove_file(path);
-    let is_full = |error: std::io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-    !written.is_err_and(is_full)
 }
 
 fn try_in(dir: &Path) -> Result<(), String> {

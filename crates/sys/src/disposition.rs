@@ -38,10 +38,14 @@ pub fn ignore_passing() -> Result<()> {
     ])
 }
 
-/// Has a program that is to be started let these signals pass by.
-pub fn ignored_by(command: &mut Command, signals: &'static [Signal]) {
-    // SAFETY: between fork and exec it calls signal(2) alone, which is async-signal-safe, and allocates nothing.
-    unsafe { command.pre_exec(|| ignore(signals).map_err(Into::into)) };
+/// Has a program that is to be started let these signals pass by, and end with the thread that starts it (`PR_SET_PDEATHSIG`).
+pub fn tied_and_ignoring(command: &mut Command, signals: &'static [Signal]) {
+    let prepare = || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        ignore(signals).map_err(Into::into)
+    };
+    // SAFETY: between fork and exec it calls prctl(2) and signal(2) alone, which are async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
 }
 
 /// Gives a signal its default action again.
@@ -112,7 +116,7 @@ mod tests {
     #[test]
     fn a_program_lets_signals_pass_by() {
         let mut command = Command::new("sh");
-        ignored_by(command.args(["-c", "kill -INT $$; kill -TERM $$; exit 3"]), &[Signal::INT, Signal::TERM]);
+        tied_and_ignoring(command.args(["-c", "kill -INT $$; kill -TERM $$; exit 3"]), &[Signal::INT, Signal::TERM]);
         assert_eq!(command.status().expect("runs").code(), Some(3));
     }
 

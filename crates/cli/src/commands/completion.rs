@@ -36,7 +36,7 @@ const BASH: &str = r#"# bash completion for PROGRAM
 _PROGRAM() {
     local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT} word current tail breaks directive i
     local -a words=() found=()
-    # The shell takes words apart at `:` and `=`: what no blank parts is one.
+    # The shell takes words apart at `:`, `=` and `@`: what no blank parts is one.
     for ((i = 0; i <= COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         if ((i == 0)) || [[ $line == [[:blank:]]* ]]; then
@@ -47,7 +47,7 @@ _PROGRAM() {
         fi
         line=${line#"$word"}
     done
-    current=${words[${#words[@]} - 1]} tail=$current breaks=${COMP_WORDBREAKS//[^:=]/}
+    current=${words[${#words[@]} - 1]} tail=$current breaks=${COMP_WORDBREAKS//[^:=@]/}
     [[ $breaks ]] && tail=${current##*[$breaks]}
     found=($(PROGRAM __complete -- "${words[@]:1}" 2>/dev/null))
     ((${#found[@]})) || return
@@ -56,7 +56,8 @@ _PROGRAM() {
     # What is before the last break is on the line already, and stays.
     COMPREPLY=("${found[@]#"${current%"$tail"}"}")
     if ! ((directive & 4)); then
-        compopt -o filenames
+        # As a file's name only what is one is quoted.
+        ((${#COMPREPLY[@]})) || compopt -o filenames
         COMPREPLY+=($(compgen -f -- "$tail"))
     fi
     ((directive & 2)) && compopt -o nospace

@@ -135,7 +135,7 @@ async fn pull(call: Call, image: &str) -> Result {
         Some(tag) => (format!("{image}:{tag}"), false),
     };
     let reference = Engine::parse_reference(&text)?;
-    if image == "scratch" {
+    if reference.familiar_name() == "scratch" {
         return Err(ApiError::new(StatusCode::FORBIDDEN, "'scratch' is a reserved name"));
     }
     let (credentials, platform) = (auth::of(call.request.headers()), call.query.get("platform").map(str::to_owned));

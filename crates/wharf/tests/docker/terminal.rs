@@ -210,6 +210,26 @@ fn a_signal_from_the_terminal_leaves_the_way_over_ssh() {
     session.wait_for("heard");
     assert_eq!(session.code(), 9);
     d.eventually("it goes", || d.docker("ps -aq").ok().is_empty());
+    // What ends the client ends the connection, of which nobody else has heard.
+    let dials = || {
+        let words = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let socket = d.socket().display().to_string();
+        std::fs::read_dir("/proc").unwrap().flatten().map(words).any(|words| {
+            let words = String::from_utf8_lossy(&words).into_owned();
+            words.contains("dial-stdio") && words.contains(&socket)
+        })
+    };
+    let mut follows = Command::new(client.get_program());
+    follows
+        .args(client.get_args())
+        .envs(client.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .arg("events");
+    let mut follows = follows.stdout(Stdio::null()).spawn().unwrap();
+    d.eventually("it is connected", dials);
+    let pid = rustix::process::Pid::from_child(&follows);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    follows.wait().unwrap();
+    d.eventually("its connection has gone", || !dials());
     let missing = client.env("PATH", d.path().join("none")).arg("ps").output().unwrap();
     let said = String::from_utf8_lossy(&missing.stderr);
     assert!(said.contains("exec: \"ssh\": executable file not found in $PATH"), "{said}");
