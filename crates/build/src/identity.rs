@@ -97,6 +97,8 @@ impl Accounts {
             (None, None) => return Err(fail("uid for user", name)),
         };
         let gid = match group {
+            // As of a variable without a value.
+            None if text.ends_with(':') => 0,
             None => primary,
             Some(group) => match parse_id(group) {
                 Some(gid) => gid,
@@ -214,9 +216,15 @@ mod tests {
     #[test]
     fn owners_by_name_and_number() {
         let accounts = accounts();
-        for (text, owner) in
-            [("web", (33, 34)), ("web:root", (33, 0)), ("5", (5, 5)), ("5:6", (5, 6)), (":www", (0, 34))]
-        {
+        for (text, owner) in [
+            ("web", (33, 34)),
+            ("web:root", (33, 0)),
+            ("5", (5, 5)),
+            ("5:6", (5, 6)),
+            (":www", (0, 34)),
+            ("5:", (5, 0)),
+            ("web:", (33, 0)),
+        ] {
             assert_eq!(accounts.owner(text).unwrap(), owner, "{text}");
         }
         for bad in ["nobody", "web:nogroup", "99999999999", "web:-1"] {
