@@ -67,7 +67,12 @@ impl Predecessor {
         crate::activation::pass_on();
         crate::rootless::pass_on();
         let is_own = |name: &OsStr| OWN_VARIABLES.iter().any(|own| *own == name);
-        let own = std::env::vars_os().filter(|(name, _)| is_own(name));
+        // A guard is another process than the one that the sockets were passed to.
+        let mine = |(name, value)| {
+            let value = if name == "LISTEN_PID" { std::process::id().to_string().into() } else { value };
+            (name, value)
+        };
+        let own = std::env::vars_os().filter(|(name, _)| is_own(name)).map(mine);
         let before = self.environment.iter().filter(|(name, _)| !is_own(name)).cloned();
         let variables: Vec<_> = before.chain(own).collect();
         if let Some(directory) = &self.directory {

@@ -49,7 +49,7 @@ _PROGRAM() {
     done
     current=${words[${#words[@]} - 1]} tail=$current breaks=${COMP_WORDBREAKS//[^:=@]/}
     [[ $breaks ]] && tail=${current##*[$breaks]}
-    found=($(PROGRAM __complete -- "${words[@]:1}" 2>/dev/null))
+    mapfile -t found < <(PROGRAM __complete -- "${words[@]:1}" 2>/dev/null)
     ((${#found[@]})) || return
     directive=${found[${#found[@]} - 1]#:}
     unset "found[${#found[@]} - 1]"
@@ -58,7 +58,8 @@ _PROGRAM() {
     if ! ((directive & 4)); then
         # As a file's name only what is one is quoted.
         ((${#COMPREPLY[@]})) || compopt -o filenames
-        COMPREPLY+=($(compgen -f -- "$tail"))
+        mapfile -t found < <(compgen -f -- "$tail")
+        COMPREPLY+=("${found[@]}")
     fi
     ((directive & 2)) && compopt -o nospace
 }

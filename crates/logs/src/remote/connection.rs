@@ -240,9 +240,16 @@ impl Connection {
                     return Sent::Later;
                 }
                 Err(Errno::MSGSIZE) if self.files => match send_file(fd, message) {
-                    Ok(()) => return Sent::Whole,
+                    Ok(()) => {
+                        self.stuck = None;
+                        return Sent::Whole;
+                    }
                     Err(Errno::AGAIN | Errno::NOBUFS) => {
                         self.stuck.get_or_insert_with(Instant::now);
+                        return Sent::Later;
+                    }
+                    Err(Errno::CONNREFUSED | Errno::CONNRESET | Errno::NOTCONN | Errno::PIPE) => {
+                        self.go_down();
                         return Sent::Later;
                     }
                     Err(_) => return Sent::Refused,
@@ -259,7 +266,12 @@ impl Connection {
 
 /// Sends a message as a file in memory that nobody can change any more (systemd, "Native Journal Protocol").
 fn send_file(socket: &OwnedFd, message: &[u8]) -> std::result::Result<(), Errno> {
-    let file = memfd_create(c"entry", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    // Some hosts give none that could be executed (vm.memfd_noexec); before Linux 6.3 the flag is not known.
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = match memfd_create(c"entry", flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => memfd_create(c"entry", flags)?,
+        made => made?,
+    };
     let mut file = File::from(file);
     file.write_all(message).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
