@@ -92,11 +92,13 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// This process must have one thread. `None` where the host gives no more processes or files: then the daemon goes without.
+    /// Tells the one before to make way, too. This process must have one thread. `None` where the host gives no more processes or files: then the daemon goes without.
     fn new(before: &Predecessor, its_process: &OwnedFd) -> Option<Self> {
         let own = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
         let (hears, begun) = pipe_with(PipeFlags::CLOEXEC).ok()?;
         let guarding = || {
+            // By it, so that no kill comes between the one's being told and the other's being there.
+            let _ = pidfd_send_signal(its_process, MAKE_WAY);
             let mut fds = [PollFd::new(&hears, PollFlags::IN), PollFd::new(&own, PollFlags::IN)];
             let _ = retry_on_intr(|| poll(&mut fds, None));
             // A daemon that panics closes the pipe before it has ended.
@@ -226,17 +228,13 @@ impl Running {
         });
         let pid = self.pid.as_raw_pid();
         tracing::info!("taking the place of the daemon that is process {pid}");
-        let mut guard = None;
+        let guard = predecessor.as_ref().and_then(|before| Guard::new(before, &self.process));
         for (signal, patience) in [(MAKE_WAY, PATIENCE), (Signal::KILL, END)] {
             match pidfd_send_signal(&self.process, signal) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 Err(errno) => {
                     return Err(format!("cannot tell process {pid} to make way: {}", wharf_report::os(&errno.into())));
                 }
-            }
-            // Not before that one has been told: it may stay else.
-            if guard.is_none() {
-                guard = predecessor.as_ref().and_then(|before| Guard::new(before, &self.process));
             }
             if ended(&self.process, patience) {
                 return Ok(predecessor.map(|before| (before, guard)));
